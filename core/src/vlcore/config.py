@@ -1,0 +1,306 @@
+"""Configuration: frozen dataclasses whose fields are the options of the command line.
+
+A field's help lives in its metadata and nowhere else: options, configuration files and the tables of the docs
+are made from the fields. `read_config` turns plain values back into a configuration and names the nearest
+field for an unknown key.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from vlcore.errors import UsageError, suggest_near
+
+DType = Literal["auto", "fp32", "bf16", "fp16"]
+Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+_Config = TypeVar("_Config")
+#: How error messages call the types of fields.
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    aliases: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A field of a configuration.
+
+    Args:
+        default: its value when nothing is given; a tuple for an option that takes several.
+        help: one sentence for `--help` and the docs.
+        aliases: other names for the same option, as older tools spelt it.
+        minimum: smallest allowed number.
+        maximum: largest allowed number.
+    """
+    metadata = {"help": help, "aliases": aliases, "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadConfig:
+    """Which model, and how it is loaded."""
+
+    model: str = setting("", "Folder, hub id or registered name of the model.",
+                        aliases=("model_id_or_path", "model_path", "model_name_or_path"))
+    model_type: str = setting("", "Registered name of the model, when a folder does not tell it (see `vlcore models`).")
+    dtype: DType = setting("auto", "Weights in memory: auto takes bf16 where the GPU has it, fp32 on a CPU.",
+                          aliases=("torch_dtype",))
+    device_map: str = setting("auto", "auto (GPUs when there are any, else the CPU), cpu, cuda:0 and so on.")
+    quantization_bit: int = setting(0, "Load the linear layers in 4 or 8 bit through bitsandbytes; 0 is off.")
+    attn: Attention = setting("auto", "Attention implementation; auto lets transformers choose.",
+                             aliases=("attn_impl",))
+    use_flash_attn: bool | None = setting(None, "true is short for --attn flash_attention_2, false for --attn sdpa.")
+    hub_token: str = setting("", "Token for the hub; else MODELSCOPE_API_TOKEN or HF_TOKEN.")
+    revision: str = setting("", "Revision on the hub; the default branch when empty.", aliases=("model_revision",))
+    vision_tower: str = setting("", "Folder of the vision tower, for models that keep it in a folder of its own; "
+                                "else where config.json says.")
+    option: tuple[str, ...] = setting((), "A setting of the model's family as NAME=VALUE, such as max_num=6; repeatable.")
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        if self.quantization_bit not in (0, 4, 8):
+            raise UsageError(f"quantization_bit {self.quantization_bit}", "there are 4 and 8 bit", "use 4, 8 or 0")
+
+    @property
+    def family_options(self) -> dict[str, str]:
+        """The `--option NAME=VALUE` pairs by name.
+
+        Raises:
+            UsageError: for a text without an equals sign.
+        """
+        pairs = [text.partition("=") for text in self.option]
+        for name, sign, _ in pairs:
+            if not sign:
+                raise UsageError(f"--option {name}", "it has no value", "write it as NAME=VALUE")
+        return {name: value for name, _, value in pairs}
+
+    @property
+    def attention(self) -> Attention:
+        """The attention implementation, `use_flash_attn` applied."""
+        if self.use_flash_attn is None:
+            return self.attn
+        return "flash_attention_2" if self.use_flash_attn else "sdpa"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """How answers are generated. Unset values are the release's own."""
+
+    max_new_tokens: int | None = setting(None, "Longest answer in tokens.", minimum=1)
+    temperature: float | None = setting(None, "Sampling temperature; 0 is greedy.", minimum=0)
+    top_p: float | None = setting(None, "Sample from the smallest set of tokens with this probability.", minimum=0, maximum=1)
+    top_k: int | None = setting(None, "Sample from this many tokens; 0 is all.", minimum=0)
+    repetition_penalty: float | None = setting(None, "Above 1 discourages tokens that were generated before.", minimum=0)
+    num_beams: int = setting(1, "Beams of a beam search; 1 is off.", minimum=1)
+    seed: int | None = setting(None, "Seed of the sampling, for answers that can be repeated.")
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which rows, and how they become examples."""
+
+    dataset: tuple[str, ...] = setting((), "Files (json, jsonl), each with #N to sample N rows.", aliases=("data_path",))
+    val_dataset: tuple[str, ...] = setting((), "Files for evaluation.")
+    dataset_test_ratio: float = setting(
+        0.01, "Part of the rows set aside for evaluation when there is no val_dataset.", minimum=0, maximum=1)
+    image_folder: str = setting("", "Folder that relative media paths start from; else the data file's folder.")
+    system: str = setting("", "System text for rows that have none; else the model's.")
+    max_length: int = setting(2048, "Longest row in tokens; longer rows are left out and listed. 0 is no limit.",
+                             minimum=0)
+    loss_on: Literal["answers", "release"] = setting(
+        "answers", "What counts in the loss: the answers and their ends, or what the release's training code counts.")
+    data_seed: int = setting(42, "Seed of sampling, splitting and shuffling.")
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Adapters."""
+
+    lora_target_modules: tuple[str, ...] = setting(
+        ("DEFAULT",), "DEFAULT (attention of the language model), ALL (every linear layer but the head), or names.")
+    lora_rank: int = setting(8, "Rank of the adapters.", minimum=1)
+    lora_alpha: int = setting(32, "Scale of the adapters, over the rank.", minimum=1)
+    lora_dropout_p: float = setting(0.05, "Dropout before the adapters.", minimum=0, maximum=1, aliases=("lora_dropout",))
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the model is trained."""
+
+    sft_type: Literal["lora", "full"] = setting("lora", "Train adapters or all weights.")
+    output_dir: str = setting("output", "Runs are written to OUTPUT_DIR/MODEL/vN-DATE.")
+    num_train_epochs: float = setting(1.0, "Passes over the data.", minimum=0)
+    max_steps: int = setting(-1, "Optimizer steps; overrides num_train_epochs when positive.")
+    learning_rate: float | None = setting(None, "Peak learning rate; 1e-4 for lora and 1e-5 for full when not given.",
+                                         minimum=0)
+    batch_size: int = setting(1, "Rows a device and step.", minimum=1,
+                             aliases=("per_device_train_batch_size",))
+    eval_batch_size: int = setting(1, "Rows a device in evaluation.", minimum=1, aliases=("per_device_eval_batch_size",))
+    gradient_accumulation_steps: int | None = setting(
+        None, "Steps whose gradients make one update; 16 rows an update when not given.", minimum=1)
+    lr_scheduler_type: str = setting("cosine", "Shape of the learning rate, by transformers' names.")
+    warmup_ratio: float = setting(0.05, "Part of the steps in which the learning rate rises.", minimum=0, maximum=1)
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.", minimum=0)
+    max_grad_norm: float = setting(1.0, "Largest norm of the gradient.", minimum=0)
+    adam_beta2: float = setting(0.999, "Second beta of AdamW.", minimum=0)
+    gradient_checkpointing: bool = setting(True, "Recompute activations in the backward pass to save memory.",
+                                          aliases=("gradient_checkpoting",))
+    eval_steps: int = setting(50, "Steps between evaluations.", minimum=1)
+    save_steps: int = setting(50, "Steps between checkpoints.", minimum=1)
+    save_total_limit: int = setting(2, "Checkpoints that are kept.", minimum=1)
+    logging_steps: int = setting(5, "Steps between lines of the log.", minimum=1)
+    dataloader_num_workers: int = setting(0, "Processes that prepare rows.", minimum=0)
+    report_to: tuple[str, ...] = setting(("tensorboard",), "Where figures go: tensorboard, wandb, none.")
+    resume_from_checkpoint: str = setting("", "A checkpoint folder to go on from, or `latest` of the output folder.")
+    seed: int = setting(42, "Seed of initial weights, dropout and order.")
+    freeze_vit: bool = setting(False, "Leave the vision tower as it is in full training.")
+    freeze_llm: bool = setting(False, "Leave the language model as it is in full training.")
+    freeze_aligner: bool = setting(False, "Leave the projector as it is in full training.")
+    deepspeed: str = setting("", "DeepSpeed configuration file (extra: deepspeed).")
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig(GenerateConfig, LoadConfig):
+    """Asking a model: one question, a talk, or a data set."""
+
+    ckpt_dir: str = setting("", "A checkpoint that training left (adapter or full), or a merged folder.")
+    load_dataset_config: bool = setting(False, "Answer the validation rows of the training that made ckpt_dir.")
+    val_dataset: tuple[str, ...] = setting((), "Files whose rows are answered instead of a talk.")
+    question: str = setting("", "Answer this and end; without it, a talk begins.", aliases=("query",))
+    image_file: tuple[str, ...] = setting((), "Pictures for the question or the talk: paths or URLs.",
+                                          aliases=("image", "images"))
+    image_folder: str = setting("", "Folder that relative media paths of val_dataset start from.")
+    system: str = setting("", "System text instead of the model's.")
+    stream: bool = setting(True, "Print the answer while it is made.")
+    max_length: int = setting(0, "Longest prompt in tokens; a talk forgets its oldest turns above it. 0 is no limit.",
+                              minimum=0)
+    infer_batch_size: int = setting(1, "Rows of val_dataset answered at once.", minimum=1)
+    result_path: str = setting("", "File for the answers to val_dataset; else infer_result/ in the checkpoint.")
+
+    def __post_init__(self) -> None:
+        LoadConfig.__post_init__(self)
+        if self.load_dataset_config and not self.ckpt_dir:
+            raise UsageError("load_dataset_config", "no checkpoint says which rows", "give --ckpt_dir as well")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(TrainConfig, LoraConfig, DataConfig, LoadConfig):
+    """A fine-tuning run: the model, the data, the adapters and the training in one."""
+
+    def __post_init__(self) -> None:
+        LoadConfig.__post_init__(self)
+        if self.quantization_bit and self.sft_type == "full":
+            raise UsageError("sft_type full with quantization_bit", "quantized weights cannot be trained",
+                             "use --sft_type lora, or leave quantization_bit out")
+
+
+def check_values(config: Any) -> None:
+    """Brings lists and paths into a field's own form and refuses what no field can take, all faults in one error.
+
+    Raises:
+        UsageError: naming every field whose value is of another type, no choice, or out of range.
+    """
+    faults = []
+    for item, kind, several in list_options(type(config)):
+        value = getattr(config, item.name)
+        if several and isinstance(value, list):
+            value = tuple(value)
+        if kind is str:
+            value = tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
+        object.__setattr__(config, item.name, value)
+        if value is None and item.default is None:
+            continue
+        wanted = _explain_value(item, kind, several, value)
+        if wanted:
+            faults.append(f"{item.name} is {value!r}, {wanted}")
+    if faults:
+        raise UsageError(", ".join(faults), "a setting does not take this value", "correct it")
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _explain_value(item: Field[Any], kind: Any, several: bool, value: Any) -> str:
+    """What a field takes, when the value is none of it; else nothing."""
+    if several:
+        whole = isinstance(value, tuple) and all(isinstance(each, kind) for each in value)
+        return "" if whole else "it takes a list"
+    choices = typing.get_args(kind)
+    if choices:
+        return "" if value in choices else "it takes " + " or ".join(map(str, choices))
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        return f"it takes {TYPE_NAMES[kind]}"
+    low, high = item.metadata["minimum"], item.metadata["maximum"]
+    if low is not None and not value >= low:
+        return f"it takes at least {low}"
+    return f"it takes at most {high}" if high is not None and value > high else ""
+
+
+def list_options(config_type: type[Any]) -> Iterator[tuple[Field[Any], type, bool]]:
+    """The fields of a configuration with the type of one value and whether several are taken."""
+    hints = typing.get_type_hints(config_type)
+    for item in fields(config_type):
+        kinds = [kind for kind in _split_union(hints[item.name]) if kind is not type(None)]
+        several = typing.get_origin(kinds[0]) is tuple
+        yield item, (typing.get_args(kinds[0])[0] if several else kinds[0]), several
+
+
+def read_config(config_type: type[_Config], values: Mapping[str, Any]) -> _Config:
+    """A configuration from plain values, as a file or the saved configuration of a run holds them.
+
+    Raises:
+        UsageError: for keys that are not fields, with near names, and for values that a field cannot take.
+    """
+    names = {item.name for item in fields(config_type)}  # type: ignore[arg-type]
+    unknown = [key for key in values if key not in names]
+    if unknown:
+        near = " ".join(f"{key}: {suggest_near(key, names)}" for key in unknown)
+        raise UsageError(f"setting {', '.join(unknown)}", "there is no such setting", near)
+    return config_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def write_config(config: Any) -> dict[str, Any]:
+    """Plain values of a configuration, the reverse of `read_config`."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+
+
+def default_of(item: Field[Any]) -> Any:
+    """A field's default."""
+    return None if item.default is MISSING else item.default
+
+
+def pick(config_type: type[_Config], config: Any) -> _Config:
+    """The part of a larger configuration that belongs to a smaller one."""
+    return config_type(**{item.name: getattr(config, item.name) for item in fields(config_type)})  # type: ignore[arg-type]
+
+
+def complete(config: _Config, values: Mapping[str, Any]) -> _Config:
+    """A configuration whose unset fields take these values."""
+    unset = {name: value for name, value in values.items() if getattr(config, name) is None}
+    return replace(config, **unset)  # type: ignore[type-var]
+
+
+def _split_union(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -1,0 +1,88 @@
+"""The exceptions of the library, and near names for what was mistyped.
+
+Every error says three things: what was given, why it cannot work, what to do. The library raises them; only
+the command line prints them (one line, and the exit code below).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class VlcoreError(Exception):
+    """Base of all errors of the library.
+
+    Args:
+        given: what the user or the caller gave, quoted as it was given.
+        why: why it cannot work.
+        do: what to do instead.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, given: str, why: str, do: str) -> None:
+        super().__init__(f"{given}: {why}; {do}")
+        self.given, self.why, self.do = given, why, do
+
+
+class UsageError(VlcoreError):
+    """An option or argument that cannot be used as given."""
+
+    exit_code = 2
+
+
+class ModelNotFound(VlcoreError):
+    """A model name, hub id or folder that no installed plugin can serve."""
+
+    exit_code = 3
+
+
+class PluginError(VlcoreError):
+    """Installed plugins that are broken, misspelt or in each other's way."""
+
+    exit_code = 4
+
+
+class DataError(VlcoreError):
+    """A row of a data file that cannot be used; the given part names file, line and field."""
+
+    exit_code = 5
+
+
+class CheckpointError(VlcoreError):
+    """A checkpoint folder that is incomplete, damaged or not what it says."""
+
+    exit_code = 6
+
+
+class MediaError(VlcoreError):
+    """An image or video that cannot be read, or that exceeds a limit."""
+
+    exit_code = 7
+
+
+class ExtraMissing(VlcoreError):
+    """A part of vlcore whose optional dependency is not installed."""
+
+    exit_code = 8
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        why = f"it needs {package}, which is not installed"
+        super().__init__(what, why, f"run: pip install 'vlcore[{extra}]'")
+
+
+def suggest_near(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the nearest of the known names, or all of them when they are few.
+
+    >>> suggest_near("internvl2-2", ["internvl2-2b", "yi-vl-6b-chat", "qwen-vl"])
+    'did you mean internvl2-2b?'
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    if not names:
+        return "there are none"
+    return "known are " + ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,0 +1,151 @@
+"""The hooks a plugin may fill. Each is called with keyword arguments; an implementation may take fewer.
+
+A model has one owner: the plugin whose family record names or recognises it. Hooks for that model are called
+with the other owners left out, so an implementation never asks whether a model is its own. The defaults of the
+core stand behind every hook (`vlcore.native`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from vlcore.config import LoadConfig
+    from vlcore.family import ModelFamily
+    from vlcore.media import MediaProcessor
+    from vlcore.resolve import Checkpoint
+    from vlcore.template import Template
+    from vlcore.tokenizer import Tokenizer
+
+hookspec = pluggy.HookspecMarker("vlcore")
+#: Marks an implementation: `@vlcore.hookimpl`.
+hookimpl = pluggy.HookimplMarker("vlcore")
+
+
+@hookspec
+def register_models() -> Iterable[ModelFamily]:  # type: ignore[empty-body]
+    """Called once, when plugins are discovered. Keep it light: no torch, no transformers.
+
+    Returns:
+        The families this plugin owns; several are allowed.
+
+    Example: `return [FAMILY]`
+    """
+
+
+@hookspec(firstresult=True)
+def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+    """Called whenever text must become ids, with or without weights.
+
+    Args:
+        checkpoint: the folder, its `config.json`, its family and record.
+
+    Returns:
+        The tokenizer of the release, exact on ids. Default: the folder's `AutoTokenizer`.
+
+    Example: `return HfTokenizer(Qwen2Tokenizer.from_pretrained(checkpoint.folder))`
+    """
+
+
+@hookspec(firstresult=True)
+def load_model(checkpoint: Checkpoint, config: LoadConfig) -> PreTrainedModel | None:
+    """Called when the weights are needed.
+
+    Args:
+        checkpoint: the folder to load.
+        config: dtype, device map, quantization and attention implementation.
+
+    Returns:
+        A native model with `forward`, `generate` and `get_image_features`, read strictly: use
+        `vlcore.weights.load_pretrained`, which raises for missing and left-over tensors. Default: the model
+        class that transformers has for the configuration's `model_type`.
+
+    Example: `return load_pretrained(InternVLModel, native_config(checkpoint), checkpoint, config)`
+    """
+
+
+@hookspec(firstresult=True)
+def build_template(checkpoint: Checkpoint) -> Template | None:
+    """Called once for a loaded checkpoint.
+
+    Args:
+        checkpoint: the folder, its `config.json`, its family and record.
+
+    Returns:
+        The template that turns messages into segments. Default: none; a family must bring one.
+
+    Example: `return ChatTemplate(roles=..., ends=..., stop=Stop(tokens=("<|im_end|>",)))`
+    """
+
+
+@hookspec(firstresult=True)
+def preprocess_media(checkpoint: Checkpoint, tokenizer: Tokenizer) -> MediaProcessor | None:
+    """Called once for a loaded checkpoint.
+
+    Args:
+        checkpoint: the folder, its `config.json`, its family and record.
+        tokenizer: for the id that stands at image positions.
+
+    Returns:
+        The processor that plans media from their sizes and turns pixels into tensors. Default: none; a family
+        must bring one.
+
+    Example: `return TileProcessor(tile=448, image_token_id=tokenizer.token_id("<IMG_CONTEXT>"))`
+    """
+
+
+@hookspec(firstresult=True)
+def write_tiny(family: ModelFamily, folder: Path, texts: Sequence[str], seed: int) -> bool | None:
+    """Called for demos and tests that need a checkpoint of a family without downloading one.
+
+    Args:
+        family: the family wanted, one of the plugin's own.
+        folder: an empty folder to write into.
+        texts: texts that the tiny tokenizer should spell in few tokens.
+        seed: of the random weights.
+
+    Returns:
+        True when a tiny random checkpoint in the release's own layout has been written. Default: none.
+
+    Example: `write_tiny_release(folder, texts=texts, seed=seed); return True`
+    """
+
+
+@hookspec(firstresult=True)
+def lora_targets(checkpoint: Checkpoint, model: PreTrainedModel, choice: str) -> Sequence[str] | None:
+    """Called before adapters are put in.
+
+    Args:
+        checkpoint: the model's checkpoint.
+        model: the native model.
+        choice: `DEFAULT` (attention of the language model) or `ALL` (every linear layer but the head).
+
+    Returns:
+        Full names of the modules to adapt. Default: linear layers found by the family's `parts` and
+        `attention`.
+
+    Example: `return [name for name, _ in model.named_modules() if name.endswith("c_attn")]`
+    """
+
+
+@hookspec(firstresult=True)
+def merge(checkpoint: Checkpoint, model: PreTrainedModel, output: Path) -> bool | None:
+    """Called to write a model in the layout of its release, after a merge or a full training.
+
+    Args:
+        checkpoint: the checkpoint the model came from; its other files are carried over.
+        model: the native model, with adapters merged.
+        output: an empty folder; it is renamed into place afterwards.
+
+    Returns:
+        True when the release has been written. Default: `vlcore.weights.save_release`, which reverses the
+        mapping of loading and copies the remaining files.
+
+    Example: `save_release(checkpoint, model, output); write_vision_folder(model, output); return True`
+    """
