@@ -1,0 +1,159 @@
+"""Segments to examples, examples to batches. The one place where ids, labels and pixels are made.
+
+`encode` is used for training, inference and serving alike. Its parts: `plan` knows the length of everything
+from image sizes alone; `encode` adds the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vlcore.media import MediaProcessor, Plan, Slot, open_image, read_size
+from vlcore.template import EncodeOptions, Segment, render_prompt
+from vlcore.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+#: The label of a position that takes no part in the loss.
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A conversation with everything but its pixels.
+
+    Attributes:
+        ids: token ids, image positions filled with the family's image id.
+        labels: the id where a token counts in the loss, else -100; aligned with `ids`, not shifted.
+        slots: the media in order; `plans` tells the tokens and tiles of each.
+        prompt: the prompt as text.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    slots: tuple[Slot, ...]
+    plans: tuple[Plan, ...]
+    prompt: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation ready for a batch: its layout, and its pixels by the name of the model's argument.
+
+    `pixels` holds tensors whose first axis runs over the tiles of all slots in order.
+    """
+
+    layout: Layout
+    pixels: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Token ids."""
+        return self.layout.ids
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Labels, -100 where no loss is taken."""
+        return self.layout.labels
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+
+def plan_layout(
+    segments: Sequence[Segment], tokenizer: Tokenizer, media: MediaProcessor, options: EncodeOptions
+) -> Layout:
+    """Ids, labels and media plans of a conversation, from image headers alone."""
+    places = [segment for segment in segments if segment.kind == "media"]
+    slots = tuple(Slot(place.images, tuple(map(read_size, place.images)), place.frame) for place in places)
+    plans = media.plan(slots, options)
+    ids: list[int] = []
+    labels: list[int] = []
+    for run, trained in _encode_runs(segments, tokenizer, media.image_token_id, plans):
+        ids += run
+        labels += run if trained else [IGNORED] * len(run)
+    return Layout(tuple(ids), tuple(labels), slots, plans, render_prompt(segments))
+
+
+def load_pixels(layout: Layout, media: MediaProcessor) -> Example:
+    """The example of a layout: its images opened and turned into tensors."""
+    import torch
+
+    parts = [
+        media.load(tuple(open_image(image) for image in slot.images), plan)
+        for slot, plan in zip(layout.slots, layout.plans, strict=True)
+    ]
+    names = dict.fromkeys(name for part in parts for name in part)
+    pixels = {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
+    return Example(layout, pixels)
+
+
+def encode(
+    segments: Sequence[Segment], tokenizer: Tokenizer, media: MediaProcessor, options: EncodeOptions
+) -> Example:
+    """The example of a conversation's segments."""
+    return load_pixels(plan_layout(segments, tokenizer, media, options), media)
+
+
+def _encode_runs(
+    segments: Sequence[Segment], tokenizer: Tokenizer, image_id: int, plans: Sequence[Plan]
+) -> Iterator[tuple[list[int], bool]]:
+    """Runs of ids with whether they are trained.
+
+    Neighbouring texts are tokenized as one, as the releases tokenize whole prompts, but never across the
+    border of what is trained: an answer must get the same ids in training as the open prompt leaves for it.
+    """
+    waiting = iter(plans)
+    text, trained, answer, strip = "", False, False, False
+    for segment in (*segments, Segment("", "special")):
+        if segment.kind != "text" or (segment.trained, segment.answer) != (trained, answer):
+            plain = text.lstrip() if strip else text
+            if plain:
+                yield tokenizer.encode(plain), trained
+                strip = False
+            text, trained, answer = "", segment.trained, segment.answer
+        if segment.kind == "text":
+            text += segment.text
+        elif segment.kind == "media":
+            yield [image_id] * next(waiting).tokens, False
+            strip = False
+        elif segment.text:
+            yield [tokenizer.token_id(segment.text)], segment.trained
+            strip = tokenizer.strips_after(segment.text)
+
+
+def collate(examples: Sequence[Example], pad_id: int, side: str = "right") -> dict[str, torch.Tensor]:
+    """A batch: padded ids, attention mask, positions, labels, and the pixels of all rows in order.
+
+    Args:
+        examples: the rows; rows with and without media may be mixed.
+        pad_id: fills the short rows; masked and unlabelled.
+        side: "left" for generation, "right" for training.
+
+    Returns:
+        `input_ids`, `attention_mask`, `position_ids`, `labels` of shape (rows, longest), and the pixels.
+        Positions count the tokens of a row alone, so padding never moves them.
+    """
+    import torch
+
+    longest = max(map(len, examples))
+
+    def pad(values: Sequence[int], fill: int) -> list[int]:
+        space = [fill] * (longest - len(values))
+        return [*space, *values] if side == "left" else [*values, *space]
+
+    mask = torch.tensor([pad([1] * len(example), 0) for example in examples])
+    batch = {
+        "input_ids": torch.tensor([pad(example.ids, pad_id) for example in examples]),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+        "labels": torch.tensor([pad(example.labels, IGNORED) for example in examples]),
+    }
+    names = dict.fromkeys(name for example in examples for name in example.pixels)
+    return batch | {n: torch.cat([e.pixels[n] for e in examples if n in e.pixels]) for n in names}

@@ -1,0 +1,228 @@
+"""Media: a path, URL, data URL, bytes or PIL image becomes an RGB picture, within limits.
+
+Sizes are read from headers, so lengths are known before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vlcore.errors import MediaError
+from vlcore.messages import Image, Message, Part, Video
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image as PilImage
+
+    from vlcore.template import EncodeOptions
+
+#: (width, height) in pixels.
+Size = tuple[int, int]
+#: Encoded images above this many bytes are refused.
+MAX_BYTES = 200 * 1024 * 1024
+#: Images above this many pixels are refused before they are decoded.
+MAX_PIXELS = 180_000_000
+#: Seconds a download may stall.
+TIMEOUT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a prompt that takes pixels: its images, their sizes, and whether they are video frames."""
+
+    images: tuple[Image, ...]
+    sizes: tuple[Size, ...]
+    frame: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a slot will take.
+
+    Attributes:
+        tokens: positions in the prompt.
+        tiles: model inputs each of its images becomes.
+        detail: whatever the family's processor needs again when it loads the pixels.
+    """
+
+    tokens: int
+    tiles: tuple[int, ...]
+    detail: Any = None
+
+
+class MediaProcessor(Protocol):
+    """What a family's media processor offers."""
+
+    @property
+    def image_token_id(self) -> int:
+        """The id at image positions."""
+
+    def plan(self, slots: Sequence[Slot], options: EncodeOptions) -> tuple[Plan, ...]:
+        """A plan for each slot of a conversation, from sizes alone."""
+
+    def load(self, images: Sequence[PilImage.Image], plan: Plan) -> Mapping[str, torch.Tensor]:
+        """The pixels of one slot by the name of the model's argument; the first axis runs over tiles."""
+
+
+def open_image(image: Image) -> PilImage.Image:
+    """The picture in RGB, 8 bits a channel.
+
+    Palettes, grey and transparency go through PIL's plain conversion and EXIF rotation is not applied, as in
+    the releases.
+
+    Raises:
+        MediaError: when it cannot be found, read or decoded, or exceeds a limit.
+    """
+    try:
+        with _open(image) as picture:
+            return picture.convert("RGB")
+    except MediaError:
+        raise
+    except Exception as error:
+        # Damaged bytes make Pillow raise OSError, SyntaxError, struct.error, IndexError and others.
+        raise _damaged(image, error) from error
+
+
+def read_size(image: Image) -> Size:
+    """(width, height) of a picture, from its header alone.
+
+    Raises:
+        MediaError: as `open_image`, except for damage behind the header.
+    """
+    with _open(image) as picture:
+        return picture.size
+
+
+def fetch_media(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages with what lies behind URLs fetched once, so that later stages read from memory.
+
+    Raises:
+        MediaError: when a URL cannot be fetched.
+    """
+    return tuple(replace(m, content=tuple(map(_fetch_part, m.content))) for m in messages)
+
+
+def _fetch_part(part: Part) -> Part:
+    if isinstance(part, Video):
+        return replace(part, frames=tuple(_fetch_image(frame) for frame in part.frames))
+    return _fetch_image(part) if isinstance(part, Image) else part
+
+
+def _fetch_image(image: Image) -> Image:
+    is_url = isinstance(image.source, str) and image.source.startswith(("http://", "https://"))
+    return Image(download(str(image.source))) if is_url else image
+
+
+def describe(image: Image) -> str:
+    """A short name of an image for messages: its path, its URL, or what it is."""
+    source = image.source
+    if isinstance(source, str | Path):
+        text = str(source)
+        return f"image {text[:60]}..." if text.startswith("data:") and len(text) > 60 else f"image {text}"
+    return f"image of {len(source)} bytes" if isinstance(source, bytes) else "image"
+
+
+@contextmanager
+def _open(image: Image) -> Iterator[PilImage.Image]:
+    """The picture with its header read; a file is closed behind it, a PIL image stays as it is."""
+    from PIL import Image as PilImage
+
+    if isinstance(image.source, PilImage.Image):
+        yield _check_pixels(image.source, image)
+        return
+    with _read_header(image) as picture:
+        yield _check_pixels(picture, image)
+
+
+def _read_header(image: Image) -> PilImage.Image:
+    from PIL import Image as PilImage
+    from PIL import UnidentifiedImageError
+
+    try:
+        return PilImage.open(_locate(image))
+    except UnidentifiedImageError as error:
+        why = "it is no image that Pillow can read"
+        raise MediaError(describe(image), why, "give PNG, JPEG or WebP") from error
+    except PilImage.DecompressionBombError as error:
+        raise MediaError(describe(image), str(error), "make it smaller") from error
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError) or not error.strerror:
+            raise _damaged(image, error) from error
+        raise MediaError(describe(image), f"it cannot be read ({error.strerror})", "check the path") from error
+
+
+def _damaged(image: Image, error: Exception) -> MediaError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return MediaError(describe(image), f"it cannot be decoded ({reason})", "give a whole image file")
+
+
+def _check_pixels(picture: PilImage.Image, image: Image) -> PilImage.Image:
+    if picture.width * picture.height > MAX_PIXELS:
+        size = f"{picture.width}x{picture.height}"
+        raise MediaError(describe(image), f"{size} exceeds {MAX_PIXELS} pixels", "make it smaller")
+    return picture
+
+
+def _locate(image: Image) -> Path | io.BytesIO:
+    """What Pillow opens for a source: a path as it is, everything else as bytes in memory."""
+    source = image.source
+    if isinstance(source, bytes):
+        return io.BytesIO(_checked(source, image))
+    text = str(source)
+    if text.startswith("data:"):
+        return io.BytesIO(_checked(_decode_data_url(text, image), image))
+    if text.startswith(("http://", "https://")):
+        return io.BytesIO(download(text))
+    if text.startswith("file:"):
+        text = urllib.request.url2pathname(urllib.parse.urlsplit(text).path)
+    path = Path(text)
+    if path.is_file() and path.stat().st_size > MAX_BYTES:
+        raise MediaError(describe(image), f"it exceeds {MAX_BYTES} bytes", "make it smaller")
+    return path
+
+
+def _checked(data: bytes, image: Image) -> bytes:
+    if len(data) > MAX_BYTES:
+        raise MediaError(describe(image), f"it exceeds {MAX_BYTES} bytes", "make it smaller")
+    return data
+
+
+def _decode_data_url(text: str, image: Image) -> bytes:
+    head, _, body = text.partition(",")
+    if not head.endswith(";base64"):
+        raise MediaError(describe(image), "it is a data URL without ;base64", "encode the image in base64")
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise MediaError(describe(image), f"its base64 is damaged ({error})", "encode it again") from error
+
+
+def download(url: str, limit: int = MAX_BYTES) -> bytes:
+    """The bytes behind an http or https URL.
+
+    Raises:
+        MediaError: when it cannot be fetched, stalls for more than 20 seconds, or exceeds the limit.
+    """
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "vlcore"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            data: bytes = answer.read(limit + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        reason = getattr(error, "reason", error)
+        do = "check the address and the network"
+        raise MediaError(f"URL {url}", f"it cannot be fetched ({reason})", do) from error
+    if len(data) > limit:
+        raise MediaError(f"URL {url}", f"it exceeds {limit} bytes", "make it smaller")
+    return data

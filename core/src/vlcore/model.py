@@ -1,0 +1,249 @@
+"""A loaded model: what turns messages into an answer, a loss or features.
+
+`Frontend` is everything but the weights (tokenizer, template, media), enough to plan and encode data;
+`VLModel` is a frontend with the native model behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlcore.batch import Example, Layout, collate, load_pixels, plan_layout
+from vlcore.checkpoint import find_base, load_adapter
+from vlcore.config import GenerateConfig, LoadConfig
+from vlcore.generate import Reply, answer, stream_answer
+from vlcore.media import MediaProcessor, fetch_media
+from vlcore.messages import Message, make_message, user
+from vlcore.resolve import Checkpoint, resolve_model
+from vlcore.template import EncodeOptions, LossOn, Segment, Template
+from vlcore.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from vlcore.talk import Session
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """A checkpoint's tokenizer, template and media processor, with its family's options resolved."""
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    template: Template
+    media: MediaProcessor
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def write_segments(
+        self, messages: Sequence[Message], *, train: bool = False, loss_on: LossOn = "answers", **options: Any
+    ) -> tuple[Segment, ...]:
+        """The segments of a conversation; arguments as for `encode`."""
+        return self.template.write_segments(messages, self._options(train, loss_on, options))
+
+    def plan(
+        self, messages: Sequence[Message], *, train: bool = False, loss_on: LossOn = "answers", **options: Any
+    ) -> Layout:
+        """Ids, labels and media plans of a conversation from image headers alone; arguments as for `encode`."""
+        chosen = self._options(train, loss_on, options)
+        segments = self.template.write_segments(messages, chosen)
+        return plan_layout(segments, self.tokenizer, self.media, chosen)
+
+    def encode(
+        self, messages: Sequence[Message], *, train: bool = False, loss_on: LossOn = "answers", **options: Any
+    ) -> Example:
+        """What the model is fed for a conversation.
+
+        Args:
+            messages: the conversation, ending with the user, or with the assistant when training.
+            train: with the closing answer and its labels.
+            loss_on: `answers` or `release`.
+            options: options of the family that differ from this model's.
+
+        Raises:
+            UsageError: for turns out of order or unknown options.
+            MediaError: for media that cannot be read.
+        """
+        return load_pixels(self.plan(fetch_media(messages), train=train, loss_on=loss_on, **options), self.media)
+
+    def _options(self, train: bool, loss_on: LossOn, given: Mapping[str, Any]) -> EncodeOptions:
+        family = self.checkpoint.family.read_options({**self.options, **given}, self.checkpoint.record)
+        return EncodeOptions(train, loss_on, family)
+
+
+class VLModel:
+    """A vision-language model that answers.
+
+    Attributes:
+        frontend: its tokenizer, template and media processor.
+        module: the native model, or the PEFT model around it.
+    """
+
+    def __init__(self, frontend: Frontend, module: PreTrainedModel) -> None:
+        self.frontend, self.module = frontend, module
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint the weights came from."""
+        return self.frontend.checkpoint
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return self.module.device
+
+    def encode(
+        self, messages: Sequence[Message], *, train: bool = False, loss_on: LossOn = "answers", **options: Any
+    ) -> Example:
+        """What the model is fed for a conversation; see `Frontend.encode`."""
+        return self.frontend.encode(messages, train=train, loss_on=loss_on, **options)
+
+    def chat(
+        self,
+        text: str,
+        images: Sequence[Any] = (),
+        history: Sequence[Message] = (),
+        settings: GenerateConfig = GenerateConfig(),
+    ) -> Reply:
+        """The answer to a question.
+
+        Args:
+            text: the question; `<image>` in it places an image.
+            images: paths, URLs, data URLs, bytes or PIL images.
+            history: earlier messages, such as `reply.history`.
+            settings: how to generate; unset values are the release's.
+        """
+        return self.answer([(*history, user(text, images))], settings)[0]
+
+    def answer(
+        self, conversations: Sequence[Sequence[Message]], settings: GenerateConfig = GenerateConfig()
+    ) -> list[Reply]:
+        """The answers to several conversations, computed as one batch."""
+        fetched = [fetch_media(messages) for messages in conversations]
+        return answer(self, fetched, settings)
+
+    def stream(
+        self,
+        text: str,
+        images: Sequence[Any] = (),
+        history: Sequence[Message] = (),
+        settings: GenerateConfig = GenerateConfig(),
+    ) -> Iterator[str]:
+        """The answer to a question piece by piece; the generator's return value is the `Reply`."""
+        return stream_answer(self, fetch_media((*history, user(text, images))), settings)
+
+    def session(self, system: str = "", max_length: int = 0) -> Session:
+        """A talk that remembers its turns.
+
+        Args:
+            system: a system text instead of the model's.
+            max_length: longest prompt in tokens; above it the oldest turns are forgotten, with a warning.
+        """
+        from vlcore.talk import Session
+
+        return Session(self, (make_message("system", system),) if system else (), max_length)
+
+    def compute_features(self, example: Example) -> torch.Tensor:
+        """What is put into the language model at the image positions, (tiles, tokens, hidden)."""
+        import torch
+
+        with torch.no_grad():
+            output = self.module.get_image_features(**self.place(example.pixels))
+        return output.pooler_output if hasattr(output, "pooler_output") else output
+
+    def compute_logits(self, example: Example, train: bool = False) -> tuple[torch.Tensor, float | None]:
+        """Logits of one example, (positions, vocabulary), and its loss when it has labels.
+
+        Args:
+            example: the example.
+            train: compute in training mode, where some releases differ even without dropout.
+        """
+        import torch
+
+        batch = self.place(collate([example], self.frontend.tokenizer.pad_id))
+        if all(label < 0 for label in example.labels):
+            batch.pop("labels")
+        was = self.module.training
+        self.module.train(train)
+        try:
+            with torch.no_grad():
+                output = self.module(**batch)
+        finally:
+            self.module.train(was)
+        return output.logits[0], None if output.loss is None else float(output.loss)
+
+    def place(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Tensors on the model's device, floating ones in its dtype."""
+        dtype = self.module.dtype
+        return {
+            name: tensor.to(self.device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in tensors.items()
+        }
+
+
+def build_frontend(checkpoint: Checkpoint, options: Mapping[str, Any] | None = None) -> Frontend:
+    """Tokenizer, template and media of a checkpoint, without its weights.
+
+    Args:
+        checkpoint: the resolved checkpoint.
+        options: options of the family, by name.
+
+    Raises:
+        UsageError: for an option the family does not have.
+    """
+    checkpoint.family.read_options(options or {}, checkpoint.record)
+    tokenizer = checkpoint.call("load_tokenizer")
+    template = checkpoint.call("build_template")
+    media = checkpoint.call("preprocess_media", tokenizer=tokenizer)
+    return Frontend(checkpoint, tokenizer, template, media, dict(options or {}))
+
+
+def open_model(config: LoadConfig, adapter: str | Path = "") -> VLModel:
+    """The model that a configuration names.
+
+    Args:
+        config: the model and how it is loaded. A folder that training left (adapter or full) works too.
+        adapter: a folder with an adapter for it.
+    """
+    from transformers import GenerationConfig
+
+    if not adapter and config.model and (Path(config.model) / "adapter_config.json").is_file():
+        adapter = config.model
+    checkpoint = resolve_adapted(config, Path(adapter)) if adapter else resolve_model(config)
+    frontend = build_frontend(checkpoint, config.family_options)
+    module = checkpoint.call("load_model", config=config)
+    # Generation settings come from the call and the family alone, never from files of the checkpoint.
+    module.generation_config = GenerationConfig()
+    return VLModel(frontend, load_adapter(module, Path(adapter)) if adapter else module)
+
+
+def resolve_adapted(config: LoadConfig, adapter: Path) -> Checkpoint:
+    """The base checkpoint of an adapter: the model given, unless that is the adapter, else the one it names."""
+    if config.model and Path(config.model) != adapter:
+        return resolve_model(config)
+    base = find_base(adapter)
+    return resolve_model(replace(
+        base, model_type=config.model_type or base.model_type, vision_tower=config.vision_tower or base.vision_tower
+    ))
+
+
+def load_model(model: str | Path = "", *, adapter: str | Path = "", **settings: Any) -> VLModel:
+    """Loads a model by folder, hub id or registered name.
+
+    Args:
+        model: what to load; a checkpoint of a LoRA training brings its base model along.
+        adapter: an adapter to put on it.
+        settings: fields of `LoadConfig`, such as `dtype="bf16"`, `device_map="cuda:0"`,
+            `quantization_bit=4`, `attn="flash_attention_2"` or `model_type="internvl-chat-v1_5"`;
+            `options={"max_num": 6}` for options of the family.
+
+    Raises:
+        ModelNotFound: when there is no such model or no plugin for it.
+        CheckpointError: when its files are damaged or do not fit.
+    """
+    options = settings.pop("options", {})
+    pairs = tuple(f"{name}={value}" for name, value in options.items())
+    return open_model(LoadConfig(model=str(model), option=pairs, **settings), adapter)

@@ -1,0 +1,70 @@
+"""A talk: turns that are remembered."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vlcore.config import GenerateConfig
+from vlcore.errors import UsageError
+from vlcore.generate import Reply, stream_answer
+from vlcore.media import fetch_media
+from vlcore.messages import Message, user
+
+if TYPE_CHECKING:
+    from vlcore.model import VLModel
+
+
+class Session:
+    """A conversation with a model. A turn that fails leaves it as it was.
+
+    Attributes:
+        model: the model that answers.
+        messages: the turns so far, the system text first when there is one.
+        max_length: longest prompt in tokens; above it the oldest turns are forgotten, with a warning. 0 is no
+            limit.
+    """
+
+    def __init__(self, model: VLModel, messages: Sequence[Message] = (), max_length: int = 0) -> None:
+        self.model, self.messages, self.max_length = model, tuple(messages), max_length
+
+    def send(self, text: str, images: Sequence[Any] = (), settings: GenerateConfig = GenerateConfig()) -> Reply:
+        """The answer to the next question; arguments as for `VLModel.chat`."""
+        messages = self._fit((*self.messages, user(text, images)))
+        return self._remember(self.model.answer([messages], settings)[0])
+
+    def stream(
+        self, text: str, images: Sequence[Any] = (), settings: GenerateConfig = GenerateConfig()
+    ) -> Iterator[str]:
+        """The answer to the next question piece by piece."""
+        return self.stream_message(user(text, images), settings)
+
+    def stream_message(self, message: Message, settings: GenerateConfig = GenerateConfig()) -> Iterator[str]:
+        """The answer to a user's message piece by piece; the turn is remembered when it is complete."""
+        messages = self._fit((*self.messages, message))
+        reply = yield from stream_answer(self.model, messages, settings)
+        return self._remember(reply)
+
+    def clear(self) -> None:
+        """Forgets all turns but the system text."""
+        self.messages = tuple(m for m in self.messages if m.role == "system")
+
+    def _fit(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The messages, URLs fetched, without the oldest turns that do not fit into `max_length`."""
+        kept = fetch_media(messages)
+        while self.max_length and len(self.model.frontend.plan(kept)) > self.max_length:
+            first = 1 if kept[0].role == "system" else 0
+            if len(kept) - first < 3:
+                raise UsageError(
+                    f"a question of {len(self.model.frontend.plan(kept))} tokens",
+                    f"max_length is {self.max_length}",
+                    "shorten it, send fewer or smaller images, or raise max_length",
+                )
+            warnings.warn(f"the oldest turn is forgotten: the talk exceeds max_length {self.max_length}", stacklevel=3)
+            kept = (*kept[:first], *kept[first + 2 :])
+        return kept
+
+    def _remember(self, reply: Reply) -> Reply:
+        self.messages = reply.history
+        return reply

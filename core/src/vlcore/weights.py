@@ -1,0 +1,228 @@
+"""Weights: a release's tensors into a native model and back, strictly in both directions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlcore.errors import CheckpointError, ExtraMissing, UsageError
+from vlcore.family import WeightFolder
+from vlcore.resolve import read_json
+from vlcore.shards import SINGLE_FILES, open_folders, read_places, read_tensors, write_index, write_tensors
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from vlcore.config import LoadConfig
+    from vlcore.resolve import Checkpoint
+
+#: Endings of files that hold weights; everything else in a release is carried over as it is.
+WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json", ".bin.index.json")
+
+
+def load_pretrained(
+    model_class: Any, native: PretrainedConfig, checkpoint: Checkpoint, config: LoadConfig
+) -> PreTrainedModel:
+    """A native model with the weights of a checkpoint.
+
+    Args:
+        model_class: a class with `from_pretrained`, its conversion mapping registered when the layout is foreign.
+        native: its configuration.
+        checkpoint: the folder to read; `.bin` files are read with `weights_only`.
+        config: dtype, device map, quantization, attention implementation.
+
+    Raises:
+        CheckpointError: for missing, left-over or misshapen tensors, and for damaged files.
+        ExtraMissing: when quantization is asked for and bitsandbytes is not installed.
+    """
+    arguments: dict[str, Any] = {"dtype": choose_dtype(config.dtype, checkpoint.config)}
+    arguments |= choose_device(config.device_map)
+    if config.attention != "auto":
+        arguments["attn_implementation"] = config.attention
+    if config.quantization_bit:
+        arguments["quantization_config"] = quantize_config(config.quantization_bit, arguments["dtype"])
+    folders = checkpoint.weight_folders
+    for folder in folders:
+        check_files(folder.path)
+    alone = len(folders) == 1 and not folders[0].unread
+    try:
+        model, report = model_class.from_pretrained(
+            checkpoint.folder if alone else None, config=native, state_dict=None if alone else open_folders(folders),
+            output_loading_info=True, local_files_only=True, **arguments,
+        )
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.folder}", f"its weights cannot be loaded ({_first_line(error)})", "copy it again"
+        ) from error
+    check_report(report, checkpoint.folder)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def check_files(folder: Path) -> None:
+    """Refuses safetensors files that are cut short or not there, before anything is loaded.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for index in sorted(folder.glob("*.index.json")):
+        listed = set(json.loads(index.read_text(encoding="utf8")).get("weight_map", {}).values())
+        missing = sorted(name for name in listed if not (folder / name).is_file())
+        if missing:
+            raise CheckpointError(f"folder {folder}", f"{', '.join(missing[:5])} of {index.name} is not there", "copy it again")
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"file {path}", f"it is not whole ({_first_line(error)})", "copy or download it again") from error
+
+
+def check_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Raises unless every tensor of the model was read and every tensor of the files was used."""
+    kinds = {"missing_keys": "missing", "unexpected_keys": "left over", "mismatched_keys": "of another shape",
+             "error_msgs": "in error"}
+    faults = []
+    for key, word in kinds.items():
+        names = sorted(map(str, report.get(key, ())))
+        if names:
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            faults.append(f"{len(names)} {word}: {', '.join(names[:10])}{more}")
+    if faults:
+        raise CheckpointError(
+            f"checkpoint {folder}", f"its tensors do not fit the model ({'; '.join(faults)})",
+            "check that config.json and the weights belong together",
+        )
+
+
+def choose_dtype(name: str, release: Mapping[str, Any]) -> torch.dtype:
+    """The dtype of the weights in memory: `auto` is bf16 (or fp16) on a GPU and float32 on a CPU."""
+    import torch
+
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if name != "auto":
+        return named[name]
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def choose_device(name: str) -> dict[str, Any]:
+    """The `device_map` argument: `auto` spreads over the GPUs when there are any."""
+    import torch
+
+    if name == "auto":
+        return {"device_map": "auto"} if torch.cuda.is_available() else {}
+    return {"device_map": name} if name != "cpu" else {}
+
+
+def quantize_config(bits: int, dtype: torch.dtype) -> Any:
+    """bitsandbytes settings for 4 bits (NF4, double quantization) or 8 bits (LLM.int8)."""
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ExtraMissing(f"--quantization_bit {bits}", "bitsandbytes", "qlora")
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def save_release(checkpoint: Checkpoint, model: PreTrainedModel, output: Path) -> None:
+    """Writes a model in its release's layout: same tensor names, same division into files, same other files.
+
+    Args:
+        checkpoint: the release the model came from.
+        model: the native model in full precision.
+        output: an empty folder.
+
+    Raises:
+        UsageError: for a quantized model, whose weights cannot be written back.
+        CheckpointError: when a tensor has no place in the release.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise UsageError("a quantized model", "its weights are not those of the release", "load it without quantization_bit")
+    state = revert_weight_conversion(model, model.state_dict())
+    folders = checkpoint.weight_folders
+    shards = divide_tensors(folders, state)
+    for folder in folders:
+        target = output / folder.inside
+        target.mkdir(parents=True, exist_ok=True)
+        copy_other_files(folder.path, target)
+        write_folder(folder, shards[folder], state, target)
+    point_inside(checkpoint, output)
+
+
+def write_folder(
+    folder: WeightFolder, shards: Mapping[str, Sequence[str]], state: Mapping[str, torch.Tensor], target: Path
+) -> None:
+    """Writes the weights of one folder, those that the release does not read with the bits they have there."""
+    places: dict[str, str] = {}
+    size = 0
+    for file, names in shards.items():
+        carried = [name for name in names if name not in state]
+        tensors = {name: state[name] for name in names if name in state}
+        tensors |= read_tensors(folder.path / file, carried) if carried else {}
+        write_tensors(target / file, tensors)
+        places |= dict.fromkeys(names, file)
+        size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if not set(shards) & set(SINGLE_FILES):
+        write_index(target, SINGLE_FILES[all(file.endswith(".bin") for file in shards)], places, size)
+
+
+def divide_tensors(
+    folders: Sequence[WeightFolder], state: Mapping[str, torch.Tensor]
+) -> dict[WeightFolder, dict[str, list[str]]]:
+    """Which tensors go into which file of which folder: as the release has it, else one file for all.
+
+    Raises:
+        CheckpointError: when a release names its tensors and one of these is not among them.
+    """
+    places = {folder: read_places(folder.path) for folder in folders}
+    if not any(places.values()):
+        return {folders[0]: {SINGLE_FILES[0]: list(state)}}
+    unknown = state.keys() - {name for held in places.values() for name in held}
+    lost = [n for folder, held in places.items() for n in held if n not in state and folder.reads(n)]
+    if unknown or lost:
+        raise CheckpointError(
+            f"saving in the layout of {folders[0].path}",
+            f"tensors without a place: {sorted(unknown)[:5]}, places without a tensor: {lost[:5]}",
+            "report this to the author of the model's plugin",
+        )
+    shards: dict[WeightFolder, dict[str, list[str]]] = {}
+    for folder, held in places.items():
+        files: dict[str, list[str]] = defaultdict(list)
+        for name, file in held.items():
+            files[file].append(name)
+        shards[folder] = dict(sorted(files.items()))
+    return shards
+
+
+def point_inside(checkpoint: Checkpoint, output: Path) -> None:
+    """Makes a saved `config.json` name the vision tower that was saved with it, where the model's lay elsewhere."""
+    apart = [f for f in checkpoint.weight_folders if f.inside and f.path.resolve() != (checkpoint.folder / f.inside).resolve()]
+    for folder in apart:
+        config = dict(read_json(output / "config.json")) | {checkpoint.family.vision_key: f"./{folder.inside}"}
+        (output / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+
+
+def copy_other_files(source: Path, output: Path) -> None:
+    """Carries over everything of a release but its weights: configuration, tokenizer, licence, code as data."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and not path.name.endswith(WEIGHT_ENDINGS):
+            shutil.copyfile(path, output / path.name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
