@@ -1,0 +1,106 @@
+"""The values of this package: where a row stands, the row, and how rows are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlcore.config import DataConfig
+from vlcore.errors import DataError
+from vlcore.family import ModelFamily, PlaceMedia
+from vlcore.messages import Message, write_message
+
+#: What each rule does with media that no tag places, in words for people.
+PLACEMENTS: dict[PlaceMedia, str] = {
+    "last": "all at the start of the last query",
+    "turns": "one at the start of each turn, in order",
+    "first": "all at the start of the first query",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in a data file; as text it reads `file:line`."""
+
+    source: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+    def fault(self, field: str, why: str, do: str) -> DataError:
+        """The error for a field of the row that stands here."""
+        return DataError(f"{self}: {field}", why, do)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row(Position):
+    """One conversation of a data file.
+
+    Attributes:
+        source: the file it came from.
+        line: the line of the file it begins in, counted from 1, in json as in jsonl.
+        messages: its turns. Local media are absolute paths. Media at tags stand in front of the text, in the
+            order of their tags, and the tags stay in the text; media without tags stand where they belong.
+        placed: the rule that placed its media, when no tag did.
+    """
+
+    messages: tuple[Message, ...]
+    placed: PlaceMedia | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How rows are read.
+
+    Attributes:
+        place: where media without tags belong.
+        tags: texts that stand for an image; the first is the one written for `<img>PATH</img>`.
+        image_folder: folder that relative media paths start from; else the data file's folder.
+        system: system text for rows that have none.
+        seed: seed of `#N` sampling.
+        train: whether every row must end with an answer.
+        check_media: whether a local file that is missing is a fault now rather than when it is opened.
+    """
+
+    place: PlaceMedia = "last"
+    tags: tuple[str, ...] = ("<image>",)
+    image_folder: str = ""
+    system: str = ""
+    seed: int = 42
+    train: bool = True
+    check_media: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site(Position):
+    """A row that is being read: where it stands, and how it is read."""
+
+    options: ReadOptions
+
+
+def make_read_options(config: DataConfig, family: ModelFamily, train: bool = True) -> ReadOptions:
+    """How rows are read for a family under a configuration."""
+    return ReadOptions(
+        place=family.place, tags=family.tags, image_folder=config.image_folder, system=config.system,
+        seed=config.data_seed, train=train,
+    )
+
+
+def write_row(row: Row) -> dict[str, Any]:
+    """The plain form of a row, `{"messages": [...]}`, ready for json; reading it gives the same messages."""
+    return {"messages": [write_message(message) for message in row.messages]}
+
+
+def describe_placement(rows: Sequence[Row]) -> str:
+    """A sentence that says where media without tags were put, and in how many rows.
+
+    >>> describe_placement([])
+    'tags or parts place all media'
+    """
+    counts = Counter(row.placed for row in rows if row.placed)
+    said = [f"{n} of {len(rows)} rows: {PLACEMENTS[rule]}" for rule, n in counts.items()]
+    return "media without tags, " + "; ".join(said) if said else "tags or parts place all media"
