@@ -1,0 +1,108 @@
+"""The family's records: names, hub ids, how a checkpoint is recognised, options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlcore.family import ConfigJson, FamilyOption, ModelFamily, ModelRecord, Parts
+
+#: Language model classes of the releases, and transformers' model type for each.
+LANGUAGE_MODELS = {
+    "InternLM2ForCausalLM": "llama",
+    "LlamaForCausalLM": "llama",
+    "Phi3ForCausalLM": "phi3",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+#: What was compared for every model below, on tiny checkpoints of the same layouts.
+VERIFIED = "parity with the release on a tiny checkpoint of this layout"
+#: First generation by name on the hub, with its id on ModelScope where that differs.
+_FIRST = {
+    "InternVL-Chat-V1-5": "AI-ModelScope/InternVL-Chat-V1-5",
+    "InternVL-Chat-V1-5-Int8": "AI-ModelScope/InternVL-Chat-V1-5-int8",
+    "Mini-InternVL-Chat-2B-V1-5": "",
+    "Mini-InternVL-Chat-4B-V1-5": "",
+    "InternVL-Chat-V1-2": "",
+    "InternVL-Chat-V1-2-Plus": "",
+}
+#: Sizes of the later generations by series.
+_LATER = {
+    "InternVL2": "1B 2B 4B 8B 8B-MPO 26B 40B Llama3-76B",
+    "InternVL2_5": "1B 2B 4B 8B 26B 38B 78B 1B-MPO 2B-MPO 4B-MPO 8B-MPO 26B-MPO 38B-MPO 78B-MPO",
+    "InternVL3": "1B 2B 8B 14B 38B 78B",
+    "InternVL3_5": "1B 2B 4B 8B 14B 38B",
+}
+#: Other system texts, fewer tiles, one picture a talk.
+FIRST_GENERATION = tuple(
+    ModelRecord(
+        name=name.replace("V1-", "V1_").lower(),
+        huggingface=f"OpenGVLab/{name}",
+        modelscope=modelscope,
+        ask="conversation",
+        verified=VERIFIED,
+    )
+    for name, modelscope in _FIRST.items()
+)
+LATER_GENERATIONS = tuple(
+    ModelRecord(name=f"{series}-{size}".lower(), huggingface=f"OpenGVLab/{series}-{size}", verified=VERIFIED)
+    for series, sizes in _LATER.items()
+    for size in sizes.split()
+)
+
+
+def is_first_generation(record: ModelRecord | None) -> bool:
+    """Whether a model is of the first generation, which `config.json` does not tell."""
+    return record in FIRST_GENERATION
+
+
+def language_class(config: ConfigJson) -> str:
+    """The class of the language model as the release names it, or an empty text."""
+    names = (config.get("llm_config") or {}).get("architectures") or [""]
+    return str(names[0])
+
+
+def recognise(config: ConfigJson, folder: Path) -> bool:
+    """Whether a checkpoint is an InternVL release whose language model is known here."""
+    return config.get("model_type") == "internvl_chat" and language_class(config) in LANGUAGE_MODELS
+
+
+def reject(config: ConfigJson, folder: Path) -> str | None:
+    """Why a checkpoint of InternVL's model type cannot be loaded."""
+    if config.get("model_type") != "internvl_chat":
+        return None
+    found = language_class(config) or "not named"
+    return f"its language model is {found}; known are {', '.join(LANGUAGE_MODELS)}"
+
+
+FAMILY = ModelFamily(
+    name="internvl",
+    models=FIRST_GENERATION + LATER_GENERATIONS,
+    recognise=recognise,
+    reject=reject,
+    parts=Parts(
+        language=("model.language_model", "lm_head"),
+        vision=("model.vision_tower",),
+        projector=("model.multi_modal_projector",),
+    ),
+    attention=("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"),
+    options=(
+        FamilyOption(
+            name="max_num", kind=int,
+            help="Most tiles of one image; when unset 12 (6 for 1.x), in training max_dynamic_patch.",
+        ),
+        FamilyOption(
+            name="max_dynamic_patch", kind=int,
+            help="Most tiles the images of one training row share; config.json's when unset.",
+        ),
+        FamilyOption(
+            name="combine_images", kind=bool, default=False,
+            help="Put the tiles of all images of a turn behind one mark, as one picture.",
+        ),
+        FamilyOption(
+            name="frame_label", kind=str,
+            help="Text before each video frame, {} is its number; 'Frame{}: ', from 2.5 on 'Frame-{}: '.",
+        ),
+    ),
+    tags=("<image>", "<video>"),
+    generation={"temperature": 0.0, "max_new_tokens": 1024},
+)

@@ -1,0 +1,178 @@
+"""Prompts of the releases: a table of four templates, system texts by generation, the media rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from vlcore.errors import CheckpointError
+from vlcore.messages import Image, Message, Role, Video
+from vlcore.resolve import Checkpoint
+from vlcore.template import ChatTemplate, EncodeOptions, Segment, Stop
+
+from vlcore_internvl.family import is_first_generation
+from vlcore_internvl.release import first_tokens
+
+#: Tokens of grounding, which users and assistants write as text.
+GROUNDING = frozenset({"<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"})
+#: Both commas are as the release writes them.
+SECOND_GENERATION = (
+    "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，"
+    "英文名叫InternVL, 是一个有用无害的人工智能助手。"
+)
+THIRD_GENERATION = (
+    "你是书生·万象，英文名是InternVL，"
+    "是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+#: System texts by generation and template.
+SYSTEM_TEXTS: Mapping[str, Mapping[str, str]] = {
+    "first": {
+        "internlm2-chat": "You are an AI assistant whose name is InternLM (书生·浦语).",
+        "phi3-chat": "You are an AI assistant whose name is Phi-3.",
+        "Hermes-2": "Answer the questions.",
+    },
+    "later": {
+        "internlm2-chat": SECOND_GENERATION,
+        "phi3-chat": SECOND_GENERATION,
+        "Hermes-2": SECOND_GENERATION,
+        "internvl2_5": THIRD_GENERATION,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What tells one template of the release from another.
+
+    Attributes:
+        role: how a role is written, `{}` is its name.
+        specials: the tokens in what this table writes.
+        end: the token behind every message.
+        after: text behind that token.
+        frame: text before a video frame, `{}` is its number.
+        strips: whether the release's training code strips every message.
+    """
+
+    role: str = "<|im_start|>{}\n"
+    specials: frozenset[str] = frozenset({"<|im_start|>", "<|im_end|>"})
+    end: str = "<|im_end|>"
+    after: str = ""
+    frame: str = "Frame{}: "
+    strips: bool = False
+
+
+LAYOUTS = {
+    "internlm2-chat": Layout(strips=True),
+    "Hermes-2": Layout(),
+    "phi3-chat": Layout(
+        role="<|{}|>\n",
+        specials=frozenset({"<|system|>", "<|user|>", "<|assistant|>", "<|end|>"}),
+        end="<|end|>",
+    ),
+    "internvl2_5": Layout(after="\n", frame="Frame-{}: "),
+}
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InternVLTemplate(ChatTemplate):
+    """The chat of InternVL: hidden tokens around each picture, videos as labelled frames.
+
+    Attributes:
+        first: tokens before everything, which the release's prompt text does not show.
+        frame: text before a video frame, `{}` is its number.
+        strips: whether the release's training code strips every message.
+    """
+
+    first: tuple[str, ...] = ()
+    frame: str = "Frame{}: "
+    strips: bool = False
+    tags: tuple[str, ...] = ("<image>", "<video>")
+    typed: frozenset[str] = field(default=GROUNDING)
+
+    def write_segments(self, messages: Sequence[Message], options: EncodeOptions) -> tuple[Segment, ...]:
+        """The segments of a conversation, behind the tokens that begin every prompt."""
+        return (*(_hidden(token) for token in self.first), *super().write_segments(messages, options))
+
+    def write_content(self, message: Message, options: EncodeOptions) -> tuple[Segment, ...]:
+        """The segments of a message's content.
+
+        Training as the release strips every message of `internlm2-chat`; other encodings keep the text.
+        """
+        if options.family.get("combine_images"):
+            segments = self.write_together(message, options)
+        else:
+            segments = super().write_content(message, options)
+        strips = self.strips and options.train and options.loss_on == "release"
+        return strip_text(segments) if strips else segments
+
+    def write_together(self, message: Message, options: EncodeOptions) -> tuple[Segment, ...]:
+        """The segments of a message whose pictures share the place of the first."""
+        pictures = tuple(part for part in message.media if isinstance(part, Image))
+        others = {id(picture) for picture in pictures[1:]}
+        first = replace(message, content=tuple(part for part in message.content if id(part) not in others))
+        return tuple(
+            replace(segment, images=pictures) if segment.kind == "media" and not segment.frame else segment
+            for segment in super().write_content(first, options)
+        )
+
+    def write_image(self, image: Image, frame: bool = False) -> tuple[Segment, ...]:
+        """A picture's slot between `<img>` and `</img>`; the prompt text shows `<image>` alone."""
+        return _hidden("<img>"), Segment("<image>", "media", images=(image,), frame=frame), _hidden("</img>")
+
+    def write_video(self, video: Video, options: EncodeOptions) -> tuple[Segment, ...]:
+        """A line for each frame, counted from 1. What follows the last is what follows an image."""
+        label = options.family.get("frame_label") or self.frame
+        segments: list[Segment] = []
+        for number, frame in enumerate(video.frames, start=1):
+            lead = label.replace("{}", str(number))
+            segments += [Segment(lead if number == 1 else "\n" + lead), *self.write_image(frame, frame=True)]
+        return tuple(segments)
+
+
+def build_template(checkpoint: Checkpoint) -> InternVLTemplate:
+    """The template of a checkpoint.
+
+    `config.json` does not tell the first generation from the second; the model's record does, and without one
+    the second's system text is taken. `system_message` there wins unless it is null (InternVL3 has null).
+
+    Raises:
+        CheckpointError: when `config.json` names a template that is not in the table.
+    """
+    name = str(checkpoint.config.get("template"))
+    if name not in LAYOUTS:
+        known = f"known are {', '.join(LAYOUTS)}"
+        raise CheckpointError(f"template {name} in {checkpoint.folder}", "there is no such template", known)
+    generation = "first" if is_first_generation(checkpoint.record) else "later"
+    system = checkpoint.config.get("system_message")
+    layout = LAYOUTS[name]
+    roles = {role: layout.role.format(role) for role in _ROLES}
+    return InternVLTemplate(
+        roles=roles,
+        ends=dict.fromkeys(_ROLES, layout.end),
+        after=layout.after,
+        specials=layout.specials,
+        system=SYSTEM_TEXTS[generation][name] if system is None else str(system),
+        stop=Stop(tokens=(layout.end,)),
+        first=first_tokens(checkpoint.folder),
+        frame=layout.frame,
+        strips=layout.strips,
+    )
+
+
+def strip_text(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments without white space at their outer ends.
+
+    >>> [s.text for s in strip_text([Segment(" a "), Segment("<box>", "special"), Segment(" b ")])]
+    ['a ', '<box>', ' b']
+    """
+    stripped = list(segments)
+    if stripped and stripped[0].kind == "text":
+        stripped[0] = replace(stripped[0], text=stripped[0].text.lstrip())
+    if stripped and stripped[-1].kind == "text":
+        stripped[-1] = replace(stripped[-1], text=stripped[-1].text.rstrip())
+    return tuple(segment for segment in stripped if segment.text)
+
+
+def _hidden(token: str) -> Segment:
+    return Segment(token, "special", shown="")

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from vlcore.config import LoadConfig
+from vlcore.resolve import Checkpoint
+
+from vlcore_internvl.rope import OwnLengthRotary, measure_lengths
+
+Find = Callable[[str], Checkpoint]
+#: Recorded checkpoints whose rope changes within 192 (dynamic) and 160 (longrope) positions.
+LONG = ["internvl2-8b", "internvl2-4b"]
+
+
+def load(checkpoint: Checkpoint, dtype: str = "fp32") -> Any:
+    return checkpoint.call("load_model", config=LoadConfig(dtype=dtype, device_map="cpu"))  # type: ignore[arg-type]
+
+
+def make_ids(length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(5, 800, (1, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_an_answer_does_not_depend_on_earlier_and_longer_requests(name: str, recorded: Find) -> None:
+    model, short, long = load(recorded(name)), make_ids(200), make_ids(300, seed=1)
+    with torch.no_grad():
+        before = model(input_ids=short).logits
+        model(input_ids=long)
+        assert torch.equal(model(input_ids=short).logits, before)
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("length", [50, 220])
+def test_an_answer_does_not_depend_on_its_neighbours_in_a_batch(name: str, length: int, recorded: Find) -> None:
+    model, short, long = load(recorded(name)), make_ids(length), make_ids(300, seed=1)
+    padding = torch.zeros(1, 300 - length, dtype=torch.long)
+    mask = torch.cat([torch.cat([padding, torch.ones_like(short)], dim=1), torch.ones_like(long)])
+    rows = torch.cat([torch.cat([padding, short], dim=1), long])
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        alone = model(input_ids=short).logits
+        batch = model(input_ids=rows, attention_mask=mask, position_ids=positions).logits
+    torch.testing.assert_close(batch[:1, -length:], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("length", [20, 250])
+def test_frequencies_are_those_of_a_fresh_native_module(name: str, length: int, recorded: Find) -> None:
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
+
+    from vlcore_internvl.release import native_config
+
+    config = native_config(recorded(name)).text_config
+    native = (LlamaRotaryEmbedding if name == "internvl2-8b" else Phi3RotaryEmbedding)(config)
+    positions, states = torch.arange(length)[None], torch.zeros(1)
+    for ours, theirs in zip(OwnLengthRotary(config)(states, positions), native(states, positions), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_conversations_have_their_own_lengths() -> None:
+    positions = torch.tensor([[0, 1, 2, 0, 1], [0, 0, 0, 1, 2]])
+    assert measure_lengths(positions).tolist() == [[3, 3, 3, 2, 2], [1, 1, 3, 3, 3]]
+    assert measure_lengths(torch.tensor([[7], [3]])).tolist() == [[8], [4]]
+
+
+def test_pixel_shuffle_v1_swaps_rows_and_columns_of_v2(tiny: Callable[..., Checkpoint]) -> None:
+    second, first = load(tiny()), load(tiny(ps_version="v1"))
+    pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        v2, v1 = (model.get_image_features(pixels).pooler_output for model in (second, first))
+    assert torch.equal(v1, v2[:, [0, 2, 1, 3]])
+
+
+def test_positions_are_resized_in_float32_whatever_the_dtype(tiny: Callable[..., Checkpoint]) -> None:
+    checkpoint = tiny()
+    half, full = load(checkpoint, "bf16"), load(checkpoint)
+    rounded = full.model.vision_tower.embeddings
+    rounded.position_embeddings.data = half.model.vision_tower.embeddings.position_embeddings.data.float()
+    positions = [
+        model.model.vision_tower.embeddings.interpolate_pos_encoding(torch.empty(0), 112, 112) for model in (half, full)
+    ]
+    assert positions[0].dtype == torch.bfloat16 and positions[0].shape == (1, 65, 32)
+    assert torch.equal(positions[0], positions[1].bfloat16())
+
+
+def test_only_rope_that_changes_with_the_length_is_replaced(recorded: Find) -> None:
+    kinds = {name: type(load(recorded(name)).model.language_model.rotary_emb) for name in (*LONG, "internvl2-40b")}
+    assert [kind is OwnLengthRotary for kind in kinds.values()] == [True, True, False]
+
+
+def test_parts_cover_every_parameter_and_default_targets_are_in_the_language_model(recorded: Find) -> None:
+    checkpoint = recorded("internvl2-4b")
+    model = load(checkpoint)
+    assert all(checkpoint.family.parts.part_of(name) for name, _ in model.named_parameters())
+    targets = checkpoint.call("lora_targets", model=model, choice="DEFAULT")
+    assert {name.split(".")[-1] for name in targets} == {"qkv_proj", "o_proj"}
+    assert all(name.startswith("model.language_model.") for name in targets)

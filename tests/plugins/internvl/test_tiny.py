@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image as PilImage
+from vlcore.batch import collate, encode
+from vlcore.config import LoadConfig
+from vlcore.messages import Image, make_message, user
+from vlcore.resolve import Checkpoint
+from vlcore.template import EncodeOptions
+
+from vlcore_internvl.tiny import KINDS, write_tiny
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tiny_model_takes_a_training_step(kind: str, tiny: Callable[..., Checkpoint]) -> None:
+    checkpoint = tiny(kind)
+    model = checkpoint.call("load_model", config=LoadConfig(device_map="cpu"))
+    tokenizer = checkpoint.call("load_tokenizer")
+    media = checkpoint.call("preprocess_media", tokenizer=tokenizer)
+    options = EncodeOptions(train=True)
+    messages = [user("是什么？", [Image(PilImage.new("RGB", (150, 100)))]), make_message("assistant", "红色 🙂")]
+    segments = checkpoint.call("build_template").write_segments(messages, options)
+    example = encode(segments, tokenizer, media, options)
+    loss = model(**collate([example, example], tokenizer.pad_id)).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_seeds_write_equal_files(kind: str, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        write_tiny(tmp_path / name, kind, seed=seed, width=32)
+    files = {p.name for p in (tmp_path / "a").iterdir()}
+    differing = {
+        other: {name for name in files if (tmp_path / "a" / name).read_bytes() != (tmp_path / other / name).read_bytes()}
+        for other in ("b", "c")
+    }
+    assert differing == {"b": set(), "c": {"model.safetensors"}}
+
+
+def test_writing_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    write_tiny(tmp_path, width=32)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_texts_take_few_tokens_and_any_text_can_be_written(kind: str, tiny: Callable[..., Checkpoint]) -> None:
+    tokenizer = tiny(kind).call("load_tokenizer")
+    assert len(tokenizer.encode("What is it?")) < 8
+    assert tokenizer.decode(tokenizer.encode("汉字 \U0001f642\n<tag>")) == "汉字 \U0001f642\n<tag>"
