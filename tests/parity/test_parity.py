@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from vlcore.parity import Case, find_cases, run_cases
 from vlcore.plugins import get_registry
 
@@ -26,9 +25,12 @@ def by_checkpoint() -> list[list[Case]]:
     return list(groups.values())
 
 
-@pytest.mark.parametrize(
-    "cases", by_checkpoint(), ids=lambda c: f"{'beside-' if BESIDE in c[0].checkpoint.parents else ''}{c[0].checkpoint.parent.name}"
-)
+def name_checkpoint(cases: list[Case]) -> str:
+    folder = cases[0].checkpoint.parent
+    return f"beside-{folder.name}" if BESIDE in folder.parents else folder.name
+
+
+@pytest.mark.parametrize("cases", by_checkpoint(), ids=name_checkpoint)
 def test_a_checkpoint_computes_what_its_release_computes(cases: list[Case]) -> None:
     outcomes = list(run_cases(cases))
     assert len(outcomes) == len(cases)

@@ -107,7 +107,8 @@ def _encode_runs(
     """Runs of ids with whether they are trained.
 
     Neighbouring texts are tokenized as one, as the releases tokenize whole prompts, but never across the
-    border of what is trained: an answer must get the same ids in training as the open prompt leaves for it.
+    border of an answer or of what is trained: an answer gets the same ids in training and in the history of a
+    later prompt as the open prompt leaves for it.
     """
     waiting = iter(plans)
     text, trained, answer, strip = "", False, False, False

@@ -62,7 +62,8 @@ class LoadConfig:
     revision: str = setting("", "Revision on the hub; the default branch when empty.", aliases=("model_revision",))
     vision_tower: str = setting("", "Folder of the vision tower, for models that keep it in a folder of its own; "
                                 "else where config.json says.")
-    option: tuple[str, ...] = setting((), "A setting of the model's family as NAME=VALUE, such as max_num=6; repeatable.")
+    option: tuple[str, ...] = setting(
+        (), "A setting of the model's family as NAME=VALUE, such as max_num=6; repeatable.")
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -96,9 +97,11 @@ class GenerateConfig:
 
     max_new_tokens: int | None = setting(None, "Longest answer in tokens.", minimum=1)
     temperature: float | None = setting(None, "Sampling temperature; 0 is greedy.", minimum=0)
-    top_p: float | None = setting(None, "Sample from the smallest set of tokens with this probability.", minimum=0, maximum=1)
+    top_p: float | None = setting(
+        None, "Sample from the smallest set of tokens with this probability.", minimum=0, maximum=1)
     top_k: int | None = setting(None, "Sample from this many tokens; 0 is all.", minimum=0)
-    repetition_penalty: float | None = setting(None, "Above 1 discourages tokens that were generated before.", minimum=0)
+    repetition_penalty: float | None = setting(
+        None, "Above 1 discourages tokens that were generated before.", minimum=0)
     num_beams: int = setting(1, "Beams of a beam search; 1 is off.", minimum=1)
     seed: int | None = setting(None, "Seed of the sampling, for answers that can be repeated.")
 
@@ -110,7 +113,8 @@ class GenerateConfig:
 class DataConfig:
     """Which rows, and how they become examples."""
 
-    dataset: tuple[str, ...] = setting((), "Files (json, jsonl), each with #N to sample N rows.", aliases=("data_path",))
+    dataset: tuple[str, ...] = setting(
+        (), "Files (json, jsonl), each with #N to sample N rows.", aliases=("data_path",))
     val_dataset: tuple[str, ...] = setting((), "Files for evaluation.")
     dataset_test_ratio: float = setting(
         0.01, "Part of the rows set aside for evaluation when there is no val_dataset.", minimum=0, maximum=1)
@@ -134,7 +138,8 @@ class LoraConfig:
         ("DEFAULT",), "DEFAULT (attention of the language model), ALL (every linear layer but the head), or names.")
     lora_rank: int = setting(8, "Rank of the adapters.", minimum=1)
     lora_alpha: int = setting(32, "Scale of the adapters, over the rank.", minimum=1)
-    lora_dropout_p: float = setting(0.05, "Dropout before the adapters.", minimum=0, maximum=1, aliases=("lora_dropout",))
+    lora_dropout_p: float = setting(
+        0.05, "Dropout before the adapters.", minimum=0, maximum=1, aliases=("lora_dropout",))
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -152,7 +157,8 @@ class TrainConfig:
                                          minimum=0)
     batch_size: int = setting(1, "Rows a device and step.", minimum=1,
                              aliases=("per_device_train_batch_size",))
-    eval_batch_size: int = setting(1, "Rows a device in evaluation.", minimum=1, aliases=("per_device_eval_batch_size",))
+    eval_batch_size: int = setting(1, "Rows a device in evaluation.", minimum=1,
+                                  aliases=("per_device_eval_batch_size",))
     gradient_accumulation_steps: int | None = setting(
         None, "Steps whose gradients make one update; 16 rows an update when not given.", minimum=1)
     lr_scheduler_type: str = setting("cosine", "Shape of the learning rate, by transformers' names.")
@@ -304,3 +310,7 @@ def complete(config: _Config, values: Mapping[str, Any]) -> _Config:
 
 def _split_union(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+#: Everything as the release has it.
+RELEASE_SETTINGS = GenerateConfig()

@@ -23,7 +23,9 @@ ENDINGS = ("exit", "quit")
 #: Tags a user types to be asked for a medium, and what the question calls it.
 TAGS = {"<image>": "an image", "<video>": "a video"}
 HELP = {
-    "multi-line": "[INFO] End multi-line input with `#`.\n[INFO] Input `single-line` to switch to single-line input mode.",
+    "multi-line": (
+        "[INFO] End multi-line input with `#`.\n[INFO] Input `single-line` to switch to single-line input mode."
+    ),
     "single-line": "[INFO] Input `multi-line` to switch to multi-line input mode.",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from queue import SimpleQueue
@@ -10,7 +10,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlcore.batch import Example, collate
-from vlcore.config import GenerateConfig
+from vlcore.config import RELEASE_SETTINGS, GenerateConfig
 from vlcore.messages import Message, make_message
 from vlcore.template import Stop, Template
 from vlcore.tokenizer import Tokenizer
@@ -53,7 +53,7 @@ class Reply:
 
 
 def answer(
-    model: VLModel, conversations: Sequence[Sequence[Message]], settings: GenerateConfig = GenerateConfig()
+    model: VLModel, conversations: Sequence[Sequence[Message]], settings: GenerateConfig = RELEASE_SETTINGS
 ) -> list[Reply]:
     """Replies to several conversations, computed as one left-padded batch."""
     examples = [model.encode(messages) for messages in conversations]
@@ -83,8 +83,9 @@ def run_batch(
     start = batch["input_ids"].shape[1]
     criterion = StopCriterion(tokenizer, stop, start, watch)
     chosen = native_settings(model, settings)
+    module: Any = model.module
     with torch.inference_mode(), _seeded(settings.seed):
-        output = model.module.generate(
+        output = module.generate(
             **batch, generation_config=chosen, stopping_criteria=[criterion],
             logits_processor=take_penalty(chosen, start) if model.checkpoint.family.penalised == "answer" else [],
         )
@@ -188,8 +189,8 @@ def is_stopped(ids: Sequence[int], text: str, template: Template, tokenizer: Tok
 
 
 def stream_answer(
-    model: VLModel, messages: Sequence[Message], settings: GenerateConfig = GenerateConfig()
-) -> Iterator[str]:
+    model: VLModel, messages: Sequence[Message], settings: GenerateConfig = RELEASE_SETTINGS
+) -> Generator[str, None, Reply]:
     """The answer to a conversation piece by piece; the pieces joined are the reply's text.
 
     Leaving the iterator early stops the generation.
@@ -220,7 +221,7 @@ def stream_answer(
         thread.join()
 
 
-def _read_pieces(queue: SimpleQueue[Any], frontend: Any) -> Iterator[str]:
+def _read_pieces(queue: SimpleQueue[Any], frontend: Any) -> Generator[str, None, Reply]:
     shown = ""
     while True:
         item = queue.get()

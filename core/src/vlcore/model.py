@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcore.batch import Example, Layout, collate, load_pixels, plan_layout
 from vlcore.checkpoint import find_base, load_adapter
-from vlcore.config import GenerateConfig, LoadConfig
+from vlcore.config import RELEASE_SETTINGS, GenerateConfig, LoadConfig
 from vlcore.generate import Reply, answer, stream_answer
 from vlcore.media import MediaProcessor, fetch_media
 from vlcore.messages import Message, make_message, user
@@ -23,6 +23,7 @@ from vlcore.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
     from vlcore.talk import Session
@@ -82,7 +83,7 @@ class VLModel:
         module: the native model, or the PEFT model around it.
     """
 
-    def __init__(self, frontend: Frontend, module: PreTrainedModel) -> None:
+    def __init__(self, frontend: Frontend, module: PreTrainedModel | PeftModel) -> None:
         self.frontend, self.module = frontend, module
 
     @property
@@ -106,7 +107,7 @@ class VLModel:
         text: str,
         images: Sequence[Any] = (),
         history: Sequence[Message] = (),
-        settings: GenerateConfig = GenerateConfig(),
+        settings: GenerateConfig = RELEASE_SETTINGS,
     ) -> Reply:
         """The answer to a question.
 
@@ -119,7 +120,7 @@ class VLModel:
         return self.answer([(*history, user(text, images))], settings)[0]
 
     def answer(
-        self, conversations: Sequence[Sequence[Message]], settings: GenerateConfig = GenerateConfig()
+        self, conversations: Sequence[Sequence[Message]], settings: GenerateConfig = RELEASE_SETTINGS
     ) -> list[Reply]:
         """The answers to several conversations, computed as one batch."""
         fetched = [fetch_media(messages) for messages in conversations]
@@ -130,8 +131,8 @@ class VLModel:
         text: str,
         images: Sequence[Any] = (),
         history: Sequence[Message] = (),
-        settings: GenerateConfig = GenerateConfig(),
-    ) -> Iterator[str]:
+        settings: GenerateConfig = RELEASE_SETTINGS,
+    ) -> Generator[str, None, Reply]:
         """The answer to a question piece by piece; the generator's return value is the `Reply`."""
         return stream_answer(self, fetch_media((*history, user(text, images))), settings)
 
@@ -150,9 +151,11 @@ class VLModel:
         """What is put into the language model at the image positions, (tiles, tokens, hidden)."""
         import torch
 
+        module: Any = self.module
         with torch.no_grad():
-            output = self.module.get_image_features(**self.place(example.pixels))
-        return output.pooler_output if hasattr(output, "pooler_output") else output
+            output = module.get_image_features(**self.place(example.pixels))
+        features: torch.Tensor = output.pooler_output if hasattr(output, "pooler_output") else output
+        return features
 
     def compute_logits(self, example: Example, train: bool = False) -> tuple[torch.Tensor, float | None]:
         """Logits of one example, (positions, vocabulary), and its loss when it has labels.

@@ -112,7 +112,8 @@ def find_cases(folders: Iterable[Path]) -> list[Case]:
     for folder in folders:
         found = [p for p in sorted(folder.rglob("cases/*.json")) if (p.parent.parent / "checkpoint").is_dir()]
         if not found:
-            raise UsageError(f"folder {folder}", "no checkpoint/ with cases/ lies below it", "give a folder of parity data")
+            why = "no checkpoint/ with cases/ lies below it"
+            raise UsageError(f"folder {folder}", why, "give a folder of parity data")
         cases += [read_case(path) for path in found]
     return cases
 
@@ -250,7 +251,8 @@ def explain(name: str, expected: Any, computed: Any) -> str:
     if name in TOLERANCES:
         return f"{name} differs by {measure(name, expected, computed):.3g} times its tolerance"
     if isinstance(expected, list) and isinstance(computed, list):
-        at = next((i for i, pair in enumerate(zip(expected, computed, strict=False)) if pair[0] != pair[1]),
-                  min(len(expected), len(computed)))
-        return f"{name} differs at {at}: {computed[at:at + 6]}, recorded {expected[at:at + 6]} (lengths {len(computed)}, {len(expected)})"
+        pairs = list(zip(expected, computed, strict=False))
+        at = next((i for i, (want, have) in enumerate(pairs) if want != have), len(pairs))
+        found = f"{computed[at : at + 6]}, recorded {expected[at : at + 6]}"
+        return f"{name} differs at {at}: {found} (lengths {len(computed)}, {len(expected)})"
     return f"{name} is {computed!r}, recorded {expected!r}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlcore.config import GenerateConfig
+from vlcore.config import RELEASE_SETTINGS, GenerateConfig
 from vlcore.errors import UsageError
 from vlcore.generate import Reply, stream_answer
 from vlcore.media import fetch_media
@@ -29,18 +29,20 @@ class Session:
     def __init__(self, model: VLModel, messages: Sequence[Message] = (), max_length: int = 0) -> None:
         self.model, self.messages, self.max_length = model, tuple(messages), max_length
 
-    def send(self, text: str, images: Sequence[Any] = (), settings: GenerateConfig = GenerateConfig()) -> Reply:
+    def send(self, text: str, images: Sequence[Any] = (), settings: GenerateConfig = RELEASE_SETTINGS) -> Reply:
         """The answer to the next question; arguments as for `VLModel.chat`."""
         messages = self._fit((*self.messages, user(text, images)))
         return self._remember(self.model.answer([messages], settings)[0])
 
     def stream(
-        self, text: str, images: Sequence[Any] = (), settings: GenerateConfig = GenerateConfig()
-    ) -> Iterator[str]:
+        self, text: str, images: Sequence[Any] = (), settings: GenerateConfig = RELEASE_SETTINGS
+    ) -> Generator[str, None, Reply]:
         """The answer to the next question piece by piece."""
         return self.stream_message(user(text, images), settings)
 
-    def stream_message(self, message: Message, settings: GenerateConfig = GenerateConfig()) -> Iterator[str]:
+    def stream_message(
+        self, message: Message, settings: GenerateConfig = RELEASE_SETTINGS
+    ) -> Generator[str, None, Reply]:
         """The answer to a user's message piece by piece; the turn is remembered when it is complete."""
         messages = self._fit((*self.messages, message))
         reply = yield from stream_answer(self.model, messages, settings)

@@ -174,12 +174,12 @@ class ChatTemplate:
 
     def write_message(self, message: Message, options: EncodeOptions) -> tuple[Segment, ...]:
         """The segments of one message: role text, content, end, and what follows the end."""
-        trained = options.train and message.role == "assistant" and message.trained
         answer = message.role == "assistant"
-        content = [replace(s, trained=trained, answer=answer) for s in self.write_content(message, options)]
+        trained = answer and options.train and message.trained
         head = split_tokens(self.roles[message.role], self.specials)
-        end = split_tokens(self.ends[message.role], self.specials, trained)
-        return (*head, *content, *end, *split_tokens(self.after, self.specials))
+        said = (*self.write_content(message, options), *split_tokens(self.ends[message.role], self.specials))
+        turn = [replace(segment, trained=trained, answer=answer) for segment in said]
+        return (*head, *turn, *split_tokens(self.after, self.specials))
 
     def write_content(self, message: Message, options: EncodeOptions) -> tuple[Segment, ...]:
         """The segments of a message's content: media at their tags, else where they stand."""

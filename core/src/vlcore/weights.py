@@ -7,6 +7,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from vlcore.errors import CheckpointError, ExtraMissing, UsageError
@@ -55,7 +56,7 @@ def load_pretrained(
             checkpoint.folder if alone else None, config=native, state_dict=None if alone else open_folders(folders),
             output_loading_info=True, local_files_only=True, **arguments,
         )
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError, EOFError, UnpicklingError) as error:
         raise CheckpointError(
             f"checkpoint {checkpoint.folder}", f"its weights cannot be loaded ({_first_line(error)})", "copy it again"
         ) from error
@@ -75,13 +76,15 @@ def check_files(folder: Path) -> None:
         listed = set(json.loads(index.read_text(encoding="utf8")).get("weight_map", {}).values())
         missing = sorted(name for name in listed if not (folder / name).is_file())
         if missing:
-            raise CheckpointError(f"folder {folder}", f"{', '.join(missing[:5])} of {index.name} is not there", "copy it again")
+            why = f"{', '.join(missing[:5])} of {index.name} is not there"
+            raise CheckpointError(f"folder {folder}", why, "copy it again")
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"file {path}", f"it is not whole ({_first_line(error)})", "copy or download it again") from error
+            why = f"it is not whole ({_first_line(error)})"
+            raise CheckpointError(f"file {path}", why, "copy or download it again") from error
 
 
 def check_report(report: Mapping[str, Any], folder: Path) -> None:
@@ -152,7 +155,8 @@ def save_release(checkpoint: Checkpoint, model: PreTrainedModel, output: Path) -
     from transformers.core_model_loading import revert_weight_conversion
 
     if getattr(model, "hf_quantizer", None) is not None:
-        raise UsageError("a quantized model", "its weights are not those of the release", "load it without quantization_bit")
+        why = "its weights are not those of the release"
+        raise UsageError("a quantized model", why, "load it without quantization_bit")
     state = revert_weight_conversion(model, model.state_dict())
     folders = checkpoint.weight_folders
     shards = divide_tensors(folders, state)
@@ -211,10 +215,11 @@ def divide_tensors(
 
 def point_inside(checkpoint: Checkpoint, output: Path) -> None:
     """Makes a saved `config.json` name the vision tower that was saved with it, where the model's lay elsewhere."""
-    apart = [f for f in checkpoint.weight_folders if f.inside and f.path.resolve() != (checkpoint.folder / f.inside).resolve()]
-    for folder in apart:
-        config = dict(read_json(output / "config.json")) | {checkpoint.family.vision_key: f"./{folder.inside}"}
-        (output / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+    for folder in checkpoint.weight_folders:
+        if folder.path.resolve() != (checkpoint.folder / folder.inside).resolve():
+            config = read_json(output / "config.json") | {checkpoint.family.vision_key: f"./{folder.inside}"}
+            text = json.dumps(config, indent=2, ensure_ascii=False)
+            (output / "config.json").write_text(text + "\n", encoding="utf8")
 
 
 def copy_other_files(source: Path, output: Path) -> None:

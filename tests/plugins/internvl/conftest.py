@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from vlcore.resolve import Checkpoint, open_checkpoint
-
 from vlcore_internvl.tiny import write_tiny
 
 

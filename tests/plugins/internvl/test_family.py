@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from vlcore_internvl.family import FAMILY, is_first_generation, recognise, reject
 
-NAMES = (
-    "internvl-chat-v1_5 internvl-chat-v1_5-int8 mini-internvl-chat-2b-v1_5 mini-internvl-chat-4b-v1_5 "
-    "internvl2-1b internvl2-2b internvl2-4b internvl2-8b internvl2-26b internvl2-40b internvl2-llama3-76b "
-    "internvl2_5-8b internvl3-8b internvl3_5-8b"
-).split()
+NAMES = [
+    *("internvl-chat-v1_5", "internvl-chat-v1_5-int8", "internvl-chat-v1_2", "internvl-chat-v1_2-plus"),
+    *("mini-internvl-chat-2b-v1_5", "mini-internvl-chat-4b-v1_5"),
+    *(f"internvl2-{size}" for size in ("1b", "2b", "4b", "8b", "8b-mpo", "26b", "40b", "llama3-76b")),
+    *("internvl2_5-8b", "internvl3-8b", "internvl3_5-8b"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

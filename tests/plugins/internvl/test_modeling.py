@@ -7,7 +7,6 @@ import pytest
 import torch
 from vlcore.config import LoadConfig
 from vlcore.resolve import Checkpoint
-
 from vlcore_internvl.rope import OwnLengthRotary, measure_lengths
 
 Find = Callable[[str], Checkpoint]
@@ -34,7 +33,7 @@ def test_an_answer_does_not_depend_on_earlier_and_longer_requests(name: str, rec
 
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("length", [50, 220])
-def test_an_answer_does_not_depend_on_its_neighbours_in_a_batch(name: str, length: int, recorded: Find) -> None:
+def test_an_answer_does_not_depend_on_its_neighbours(name: str, length: int, recorded: Find) -> None:
     model, short, long = load(recorded(name)), make_ids(length), make_ids(300, seed=1)
     padding = torch.zeros(1, 300 - length, dtype=torch.long)
     mask = torch.cat([torch.cat([padding, torch.ones_like(short)], dim=1), torch.ones_like(long)])
@@ -51,13 +50,13 @@ def test_an_answer_does_not_depend_on_its_neighbours_in_a_batch(name: str, lengt
 def test_frequencies_are_those_of_a_fresh_native_module(name: str, length: int, recorded: Find) -> None:
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
     from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
-
     from vlcore_internvl.release import native_config
 
-    config = native_config(recorded(name)).text_config
-    native = (LlamaRotaryEmbedding if name == "internvl2-8b" else Phi3RotaryEmbedding)(config)
+    config: Any = native_config(recorded(name)).text_config
+    native: Any = (LlamaRotaryEmbedding if name == "internvl2-8b" else Phi3RotaryEmbedding)(config)
     positions, states = torch.arange(length)[None], torch.zeros(1)
-    for ours, theirs in zip(OwnLengthRotary(config)(states, positions), native(states, positions), strict=True):
+    found, expected = OwnLengthRotary(config)(states, positions), native(states, positions)
+    for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -78,18 +77,16 @@ def test_pixel_shuffle_v1_swaps_rows_and_columns_of_v2(tiny: Callable[..., Check
 def test_positions_are_resized_in_float32_whatever_the_dtype(tiny: Callable[..., Checkpoint]) -> None:
     checkpoint = tiny()
     half, full = load(checkpoint, "bf16"), load(checkpoint)
-    rounded = full.model.vision_tower.embeddings
-    rounded.position_embeddings.data = half.model.vision_tower.embeddings.position_embeddings.data.float()
-    positions = [
-        model.model.vision_tower.embeddings.interpolate_pos_encoding(torch.empty(0), 112, 112) for model in (half, full)
-    ]
+    both = [model.model.vision_tower.embeddings for model in (half, full)]
+    both[1].position_embeddings.data = both[0].position_embeddings.data.float()
+    positions = [embeddings.interpolate_pos_encoding(torch.empty(0), 112, 112) for embeddings in both]
     assert positions[0].dtype == torch.bfloat16 and positions[0].shape == (1, 65, 32)
     assert torch.equal(positions[0], positions[1].bfloat16())
 
 
 def test_only_rope_that_changes_with_the_length_is_replaced(recorded: Find) -> None:
-    kinds = {name: type(load(recorded(name)).model.language_model.rotary_emb) for name in (*LONG, "internvl2-40b")}
-    assert [kind is OwnLengthRotary for kind in kinds.values()] == [True, True, False]
+    models = [load(recorded(name)).model.language_model for name in (*LONG, "internvl2-40b")]
+    assert [isinstance(model.rotary_emb, OwnLengthRotary) for model in models] == [True, True, False]
 
 
 def test_parts_cover_every_parameter_and_default_targets_are_in_the_language_model(recorded: Find) -> None:

@@ -10,7 +10,6 @@ from vlcore.errors import CheckpointError
 from vlcore.messages import Image, Message, Video, make_message, user
 from vlcore.resolve import Checkpoint
 from vlcore.template import EncodeOptions, render_prompt
-
 from vlcore_internvl.family import FAMILY
 from vlcore_internvl.template import SECOND_GENERATION, build_template
 
@@ -25,7 +24,8 @@ def render(checkpoint: Checkpoint, messages: list[Message], **options: Any) -> s
 def test_the_prompt_shows_no_tokens_around_a_picture(tiny: Make) -> None:
     checkpoint = tiny("internlm2")
     segments = build_template(checkpoint).write_segments([user("What?", PICTURES[:1])], EncodeOptions())
-    assert render_prompt(segments).endswith("<|im_start|>user\n<image>\nWhat?<|im_end|><|im_start|>assistant\n")
+    asked = "<|im_start|>user\n<image>\nWhat?<|im_end|><|im_start|>assistant\n"
+    assert render_prompt(segments).endswith(asked)
     names = [segment.text for segment in segments if segment.kind != "text"]
     assert names[:2] == ["<s>", "<|im_start|>"] and names[4:7] == ["<img>", "<image>", "</img>"]
 
@@ -38,7 +38,7 @@ def test_a_first_generation_record_brings_its_own_system_text(tiny: Make) -> Non
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, SECOND_GENERATION), ("", ""), ("Be brief.", "Be brief.")])
-def test_system_message_of_the_configuration_wins_unless_null(given: str | None, used: str, tiny: Make) -> None:
+def test_system_message_in_config_json_wins_unless_null(given: str | None, used: str, tiny: Make) -> None:
     checkpoint = tiny()
     changed = replace(checkpoint, config={**checkpoint.config, "system_message": given})
     assert build_template(changed).system == used
@@ -95,7 +95,11 @@ def test_the_answer_and_its_end_are_trained_and_nothing_else(kind: str, newline:
 
 @pytest.mark.parametrize(
     ("kind", "loss_on", "answer"),
-    [("internlm2", "release", "A cat."), ("internlm2", "answers", " A cat. "), ("qwen2", "release", " A cat. ")],
+    [
+        ("internlm2", "release", "A cat."),
+        ("internlm2", "answers", " A cat. "),
+        ("qwen2", "release", " A cat. "),
+    ],
 )
 def test_only_internlm2_as_released_strips_messages(kind: str, loss_on: str, answer: str, tiny: Make) -> None:
     messages = [user("What?"), make_message("assistant", " A cat. ")]

@@ -14,8 +14,9 @@ LANGUAGE_MODELS = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
 }
-#: What was compared for every model below, on tiny checkpoints of the same layouts.
+#: What was compared for every model below but the int8 one, on tiny checkpoints of the same layouts.
 VERIFIED = "parity with the release on a tiny checkpoint of this layout"
+INT8 = "read from an int8 checkpoint made for the test; not compared with the release"
 #: First generation by name on the hub, with its id on ModelScope where that differs.
 _FIRST = {
     "InternVL-Chat-V1-5": "AI-ModelScope/InternVL-Chat-V1-5",
@@ -39,7 +40,7 @@ FIRST_GENERATION = tuple(
         huggingface=f"OpenGVLab/{name}",
         modelscope=modelscope,
         ask="conversation",
-        verified=VERIFIED,
+        verified=INT8 if name.endswith("Int8") else VERIFIED,
     )
     for name, modelscope in _FIRST.items()
 )

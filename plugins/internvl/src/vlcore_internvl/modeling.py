@@ -15,7 +15,7 @@ from vlcore_internvl.rope import STATEFUL, OwnLengthRotary
 from vlcore_internvl.weights import register
 
 
-class InternVLReleaseConfig(InternVLConfig):  # type: ignore[no-untyped-call]
+class InternVLReleaseConfig(InternVLConfig):
     """The native configuration. `ps_version` v1 leaves rows and columns swapped in the pixel shuffle."""
 
     model_type = "vlcore_internvl"
@@ -38,7 +38,7 @@ class ReleaseEmbeddings(InternVLVisionEmbeddings):
         return torch.cat([stored[:, :1], resized.flatten(2).transpose(1, 2).to(stored.dtype)], dim=1)
 
 
-class InternVLReleaseModel(InternVLModel):  # type: ignore[no-untyped-call]
+class InternVLReleaseModel(InternVLModel):
     """The model without its head."""
 
     def __init__(self, config: Any) -> None:
@@ -53,7 +53,7 @@ class InternVLReleaseModel(InternVLModel):  # type: ignore[no-untyped-call]
         return shuffled.transpose(1, 2) if self.config.ps_version == "v1" else shuffled
 
 
-class InternVLRelease(InternVLForConditionalGeneration):  # type: ignore[no-untyped-call]
+class InternVLRelease(InternVLForConditionalGeneration):
     """A release whose language model has transformers' tensor names (Llama, Phi-3, Qwen2, Qwen3)."""
 
     config_class = InternVLReleaseConfig
@@ -69,11 +69,11 @@ class InternVLRelease(InternVLForConditionalGeneration):  # type: ignore[no-unty
         self.post_init()  # type: ignore[no-untyped-call]
 
 
-class InternVLReleaseInternLM2(InternVLRelease):  # type: ignore[no-untyped-call]
+class InternVLReleaseInternLM2(InternVLRelease):
     """A release whose language model is InternLM2, which is Llama under other names."""
 
 
-class InternVLReleaseInt8(InternVLReleaseInternLM2):  # type: ignore[no-untyped-call]
+class InternVLReleaseInt8(InternVLReleaseInternLM2):
     """InternVL-Chat-V1-5-Int8, whose tensors bitsandbytes saved in 8 bit."""
 
 

@@ -141,7 +141,7 @@ def load_pieces(path: Path, keep_prefix: bool) -> SentencePieceProcessor:
         why = "it is not a sentencepiece model"
         raise CheckpointError(f"file {path}", why, "copy or download it again") from error
     if not keep_prefix:
-        messages = import_protobuf()  # type: ignore[no-untyped-call]
+        messages = import_protobuf()
         proto = messages.ModelProto.FromString(model.serialized_model_proto())
         proto.normalizer_spec.add_dummy_prefix = False
         model.load_from_serialized_proto(proto.SerializeToString())

@@ -118,7 +118,7 @@ class SplitInt8(ConversionOps):
         weight, scales = source_patterns[:2]
         weights = self.split.convert({weight: input_dict[weight]}, [weight], target_patterns, **kwargs)
         rows = self.split.convert({scales: input_dict[scales]}, [scales], target_patterns, **kwargs)
-        read = Bnb8bitDeserialize(None).convert  # type: ignore[no-untyped-call]
+        read = Bnb8bitDeserialize(None).convert
         parts = {}
         for part in target_patterns:
             layer = kwargs["full_layer_name"].replace(target_patterns[0], part)

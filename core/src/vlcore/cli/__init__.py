@@ -1,0 +1,92 @@
+"""The command line. Commands are imported when they are used; none imports torch before it runs."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from importlib import import_module
+from typing import Any
+
+import click
+
+from vlcore.errors import VlcoreError, suggest_near
+
+#: Command -> module below this package, and the sentence `vlcore --help` shows.
+COMMANDS = {
+    "infer": ("infer", "Ask a model, talk with it, or answer a data set."),
+    "sft": ("sft", "Fine-tune a model: LoRA, QLoRA or full."),
+    "export": ("export", "Merge an adapter into its model, in the release's layout."),
+    "models": ("models", "List the models that the installed plugins know."),
+    "plugins": ("plugins", "List the installed plugins and what is wrong with them."),
+    "parity": ("parity", "Hold a model against recorded data of its release."),
+    "demo": ("demo", "Train and ask a tiny model on real images, offline, in three minutes."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"vlcore.cli.{COMMANDS[cmd_name][0]}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click, but an unknown name brings the near ones."""
+        if args and args[0] not in COMMANDS:
+            near = suggest_near(args[0], COMMANDS)
+            raise click.UsageError(f"command {args[0]}: there is no such command; {near}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="vlcore")
+def cli(debug: bool) -> None:
+    """Run and fine-tune vision-language models."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line: errors become one line on standard error and an exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    warnings.showwarning = show_warning
+    try:
+        sys.exit(cli.main(arguments or ["--help"], prog_name="vlcore", standalone_mode=False) or 0)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        text, code = explain(error)
+        click.echo(f"vlcore: error: {' '.join(text.split())}", err=True)
+        sys.exit(code)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
+    if isinstance(error, VlcoreError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
+        return error.format_message(), error.exit_code
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return "interrupted", 130
+    return f"{type(error).__name__}: {error}; this is a fault of vlcore or of a plugin, --debug shows where", 1
+
+
+def show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any, **named: Any
+) -> None:
+    """Warnings as one line, without the source line that Python adds."""
+    click.echo(f"vlcore: warning: {' '.join(str(message).split())}", err=True)

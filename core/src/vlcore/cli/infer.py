@@ -1,0 +1,96 @@
+"""`vlcore infer`: one question, a talk, or a data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vlcore.cli.options import ConfigCommand, config_options
+from vlcore.config import GenerateConfig, InferConfig, LoadConfig, complete, pick
+
+if TYPE_CHECKING:
+    from vlcore.model import VLModel
+
+
+@click.command(cls=ConfigCommand)
+@config_options(InferConfig)
+def command(config: InferConfig) -> None:
+    """Ask a model: one question (--question), a talk, or all rows of a data set (--val_dataset).
+
+    The model is a name, a hub id or a folder (--model, --model_type), or what training left (--ckpt_dir).
+    """
+    model = open_checkpoint_or_model(config)
+    if config.load_dataset_config or config.val_dataset:
+        answer_rows(model, config)
+    elif config.question:
+        answer_question(model, config)
+    else:
+        talk(model, config)
+
+
+def open_checkpoint_or_model(config: InferConfig) -> VLModel:
+    """The model of `--ckpt_dir`, else of `--model` and `--model_type`."""
+    from vlcore.checkpoint import RUN_FILE, read_run
+    from vlcore.model import open_model
+
+    load = pick(LoadConfig, config)
+    if not config.ckpt_dir:
+        return open_model(load)
+    if not (Path(config.ckpt_dir) / RUN_FILE).is_file():
+        return open_model(replace(load, model=config.ckpt_dir))
+    run = read_run(config.ckpt_dir)
+    return open_model(run.adopt(load), run.adapter or "")
+
+
+def answer_question(model: VLModel, config: InferConfig) -> None:
+    """Prints one question and its answer between dashed lines."""
+    from vlcore.messages import read_inline
+
+    click.echo(f"----------\nquestion: {config.question}\noutputs: ", nl=False)
+    text, inline = read_inline(config.question, model.checkpoint.family.tags[0])
+    session = model.session(config.system, config.max_length)
+    settings = complete(pick(GenerateConfig, config), model.checkpoint.family.question)
+    pieces = session.stream(text, [*config.image_file, *inline], settings)
+    if config.stream:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+    else:
+        click.echo("".join(pieces), nl=False)
+    click.echo("\n----------")
+
+
+def talk(model: VLModel, config: InferConfig) -> None:
+    """A talk on the terminal, or with what is piped in; `--image_file` opens it with pictures."""
+    from vlcore.console import Talk, Terminal
+    from vlcore.messages import Image
+
+    record, family = model.checkpoint.record, model.checkpoint.family
+    ask = (record.ask if record else None) or family.ask
+    terminal = Terminal(read_line, lambda text: click.echo(text, nl=False))
+    opening = [Image(source) for source in config.image_file]
+    session = model.session(config.system, config.max_length)
+    Talk(session, terminal, ask, pick(GenerateConfig, config), opening).run()
+
+
+def read_line(prompt: str) -> str:
+    """A line typed after a prompt, with the editing and history of the terminal."""
+    import sys
+
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  # gives input() editing and history
+    return input(prompt)
+
+
+def answer_rows(model: VLModel, config: InferConfig) -> None:
+    """Answers the rows of a data set, one JSON line a row, with a progress bar."""
+    from vlcore.evaluate import answer_rows, choose_result_path, find_rows
+
+    rows = find_rows(model, config)
+    path = choose_result_path(config)
+    answer_rows(model, rows, path, config)
+    click.echo(f"answers: {path}")
+
+

@@ -1,0 +1,24 @@
+"""`vlcore sft`: fine-tune a model."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from vlcore.cli.options import ConfigCommand, config_options
+from vlcore.config import SftConfig
+
+
+@click.command(cls=ConfigCommand)
+@config_options(SftConfig)
+def command(config: SftConfig) -> None:
+    """Fine-tune a model: LoRA (default), QLoRA (--quantization_bit 4 or 8) or full (--sft_type full).
+
+    Checkpoints, log, figures and the loss curve are written to OUTPUT_DIR/MODEL/vN-DATE.
+    """
+    from vlcore.train.sft import sft
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    result = sft(config)
+    click.echo(f"checkpoint: {result.checkpoint}")
