@@ -10,7 +10,7 @@ demo: $(VENV)/ready    ## train and ask a tiny model on real images, offline, in
 	$(BIN)/vlcore demo
 
 test: $(VENV)/ready    ## every test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto
 
 lint: $(VENV)/ready    ## style
 	$(BIN)/ruff check $(SOURCES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 from vlcore import hookimpl, plugins
 from vlcore.family import ModelFamily, ModelRecord, Parts
+
+# Tests run beside each other: one thread each is faster than all of them on all cores. Commands inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

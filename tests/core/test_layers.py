@@ -18,7 +18,7 @@ LAYERS = [
     {"media"},
     {"batch", "shards", "weights", "lora"},
     {"checkpoint", "generate", "model", "talk"},
-    {"evaluate", "merge", "train"},
+    {"evaluate", "merging", "train"},
     {"cli", "console", "contact", "demo", "parity"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-
 from vlcore.cli import cli
 from vlcore.errors import UsageError
 from vlcore.parity import find_cases, measure, run_cases

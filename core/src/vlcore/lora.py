@@ -39,7 +39,7 @@ def find_linear(family: ModelFamily, model: PreTrainedModel, choice: str) -> tup
     """
     import torch
 
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
     if choice == "ALL":
         return tuple(linear)

@@ -60,7 +60,8 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
-            raise UsageError(f"role {self.role!r}", "it is not a role of a conversation", "use system, user or assistant")
+            why = "it is not a role of a conversation"
+            raise UsageError(f"role {self.role!r}", why, "use system, user or assistant")
 
     @property
     def text(self) -> str:

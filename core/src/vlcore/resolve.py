@@ -92,7 +92,7 @@ def choose_vision(checkpoint: Checkpoint, vision: str) -> Checkpoint:
         why = f"models of family {family.name} have no vision folder of their own"
         raise UsageError(f"vision_tower {vision}", why, "leave it out")
     if not (folder / "config.json").is_file():
-        raise UsageError(f"vision_tower {vision}", "there is no folder with a config.json", "give the vision tower's folder")
+        raise UsageError(f"vision_tower {vision}", "it is no folder with a config.json", "give the tower's folder")
     return replace(checkpoint, config={**checkpoint.config, family.vision_key: str(folder)})
 
 

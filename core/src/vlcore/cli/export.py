@@ -19,7 +19,7 @@ from vlcore.errors import UsageError
               help="Base model, when it is not where it was.")
 def command(ckpt_dir: Path, merge_lora: bool, output_dir: str, overwrite: bool, model: str) -> None:
     """Merge the adapter of a training into its model, and write that in the release's layout."""
-    from vlcore.merge import merge
+    from vlcore.merging import merge
 
     if not merge_lora:
         raise UsageError("export without merge_lora", "nothing else can be exported", "add --merge_lora true")

@@ -1,0 +1,112 @@
+"""The model as it learns: which weights are trained, and in which precision.
+
+Weights that learn are kept in float32, so that small updates are not rounded away; all others stay in the
+dtype asked for, which is also what is computed in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vlcore.checkpoint import Run, load_adapter
+from vlcore.errors import UsageError
+from vlcore.lora import add_adapters
+from vlcore.resolve import Checkpoint, open_checkpoint
+from vlcore.weights import choose_dtype
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from vlcore.config import SftConfig
+
+_log = logging.getLogger(__name__)
+
+
+def load_learner(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> PreTrainedModel:
+    """The model to train: adapters put in or parts frozen, the rest as it was loaded.
+
+    Args:
+        checkpoint: the base model.
+        config: how to load and what to train.
+        resumed: the checkpoint whose weights to go on from.
+
+    Raises:
+        UsageError: when nothing is left to train, or fp16 is asked for on a CPU.
+    """
+    from transformers import set_seed
+
+    set_seed(config.seed)  # adapters start from random numbers
+    make = load_adapted if config.sft_type == "lora" else load_full
+    model = make(checkpoint, config, resumed)
+    if config.dtype == "fp16" and model.device.type == "cpu":
+        raise UsageError("dtype fp16 on a CPU", "it has no mixed precision there", "use --dtype bf16 or fp32")
+    model.config.get_text_config().use_cache = False  # nothing is generated
+    if config.gradient_checkpointing:
+        save_activations(model)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trained, total = sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
+    _log.info("%s of %s parameters are trained", f"{trained:,}", f"{total:,}")
+    return model
+
+
+def load_adapted(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> PreTrainedModel:
+    """The frozen model with fresh adapters, or with those of a checkpoint."""
+    from peft import prepare_model_for_kbit_training
+
+    model = checkpoint.call("load_model", config=config)
+    if config.quantization_bit:
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        keep_unpacked(model)
+    if resumed and resumed.adapter:
+        return load_adapter(model, resumed.adapter, trainable=True)  # type: ignore[return-value]
+    return add_adapters(checkpoint, model, config)  # type: ignore[return-value]
+
+
+def keep_unpacked(model: PreTrainedModel) -> None:
+    """Keeps 4-bit layers in the layout that can be trained.
+
+    On some CPUs bitsandbytes repacks a layer for good at its first evaluation: it then has no gradient, scales
+    rounded to bf16, and fails for sizes that 32 does not divide.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def load_full(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> PreTrainedModel:
+    """The model in float32, its frozen parts in the dtype asked for."""
+    source = open_checkpoint(resumed.folder, checkpoint.record) if resumed else checkpoint
+    model: PreTrainedModel = source.call("load_model", config=replace(config, dtype="fp32"))
+    flags = {"vision": config.freeze_vit, "language": config.freeze_llm, "projector": config.freeze_aligner}
+    freeze_parts(checkpoint, model, [part for part, frozen in flags.items() if frozen])
+    dtype = choose_dtype(config.dtype, checkpoint.config)
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def freeze_parts(checkpoint: Checkpoint, model: PreTrainedModel, frozen: Sequence[str]) -> None:
+    """Leaves out the parameters of these parts.
+
+    Raises:
+        UsageError: when nothing is left.
+    """
+    part_of = checkpoint.family.parts.part_of
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(part_of(name) not in frozen)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UsageError(f"freezing {', '.join(frozen)}", "nothing is left to train", "leave one of them out")
+
+
+def save_activations(model: PreTrainedModel) -> None:
+    """Recomputes activations in the backward pass where the model can, else says that it cannot."""
+    if not model.supports_gradient_checkpointing:
+        name = type(model).__name__
+        _log.warning("--gradient_checkpointing has no effect: %s cannot recompute activations", name)
+        return
+    # Not reentrant: gradients then reach adapters though the embeddings in front of them are frozen.
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})

@@ -1,0 +1,106 @@
+"""Every code block of the README and the docs runs.
+
+Placeholders in blocks: MODEL, TINY (a tiny checkpoint; of the page's family where the page has one),
+`output/NAME/v0-DATE/checkpoint-N` (the newest checkpoint), `cat.png` and `train.jsonl` (written beside).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from vlcore.plugins import get_registry
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: Blocks that are not run: pictures of flows and trees, and data that tests/core/test_dataset_docs.py reads.
+SHOWN = ("", "text", "json", "jsonl")
+CHECKPOINT = "output/NAME/v0-DATE/checkpoint-N"
+
+
+def read_blocks(page: Path) -> list[tuple[str, str]]:
+    return [(kind, text) for kind, text in BLOCK.findall(page.read_text("utf8"))]
+
+
+def write_scene(folder: Path, family_name: str) -> None:
+    """A folder as a reader has it: a tiny model, a picture, some rows."""
+    families = {family.name: family for family in get_registry().families.values()}
+    family = families.get(family_name, families["internvl"])
+    registry = get_registry()
+    (folder / "tiny").mkdir()
+    owner = registry.owner_of(family).name
+    registry.call("write_tiny", owner, family=family, folder=folder / "tiny", texts=["What is this?"], seed=0)
+    Image.new("RGB", (60, 40), "orange").save(folder / "cat.png")
+    tag = family.tags[0]
+    row = {"query": f"{tag}What is this?", "response": "A cat.", "images": ["cat.png"]}
+    (folder / "train.jsonl").write_text("\n".join([json.dumps(row)] * 4), "utf8")
+
+
+def newest_checkpoint(folder: Path) -> str:
+    found = sorted(folder.glob("output/*/v*/checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    plain = [path for path in found if not path.name.endswith("-merged")]
+    return str(plain[-1].relative_to(folder)) if plain else CHECKPOINT
+
+
+def fill_in(text: str, folder: Path) -> str:
+    text = text.replace(CHECKPOINT, newest_checkpoint(folder))
+    return re.sub(r"\b(MODEL|TINY)\b", "tiny", text)
+
+
+def run_command(command: str, folder: Path) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+    elif words[:2] == ["pip", "install"]:
+        check_install(words[2:])
+    else:
+        assert words[0] == "vlcore", f"a command that no test knows to run: {command}"
+        if "tests/parity" in command:
+            words = [word.replace("tests/parity", str(ROOT / "tests" / "parity")) for word in words]
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("vlcore")), *words[1:]], cwd=folder, input="exit\n", text=True,
+            capture_output=True, timeout=300, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def check_install(words: list[str]) -> None:
+    """What a page tells to install is what the projects of the repository are called."""
+    files = [ROOT / "core" / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]
+    projects = [tomllib.loads(path.read_text("utf8"))["project"] for path in files]
+    extras = {project["name"]: project.get("optional-dependencies", {}) for project in projects}
+    for word in (word for word in words if word.startswith("vlcore")):
+        name, _, extra = word.rstrip("]").partition("[")
+        assert name in extras and (not extra or extra in extras[name]), word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [(kind, text) for kind, text in read_blocks(page) if kind not in SHOWN]
+    if not blocks:
+        return
+    write_scene(tmp_path, page.stem)
+    monkeypatch.chdir(tmp_path)
+    for kind, text in blocks:
+        if kind == "console":
+            for line in text.replace("\\\n", " ").splitlines():
+                if line.startswith("$ "):
+                    run_command(fill_in(line[2:], tmp_path), tmp_path)
+        else:
+            assert kind == "python", f"a block of a kind that no test runs: {kind}"
+            exec(compile(fill_in(text, tmp_path), str(page), "exec"), {})  # the pages are our own
+
+
+def test_links_of_every_page_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
