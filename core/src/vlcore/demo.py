@@ -61,7 +61,7 @@ class Demo:
         held_out = self.write_data()
         tiny = self.write_tiny()
         full = self.sft(tiny, "digits", sft_type="full", learning_rate=3e-3, num_train_epochs=12.0)
-        adapter = self.sft(full, "words", sft_type="lora", learning_rate=1e-2, num_train_epochs=8.0,
+        adapter = self.sft(full, "words", sft_type="lora", learning_rate=3e-3, num_train_epochs=6.0,
                            lora_rank=16, lora_dropout_p=0.0, lora_target_modules=("ALL",))
         merged = self.merge(adapter)
         models = {"base": tiny, "full": full, "adapter": adapter, "merged": merged}

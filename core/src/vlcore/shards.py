@@ -63,7 +63,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     import torch
     from safetensors.torch import save_file
 
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = _separate({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     part = path.with_name(f".{path.name}.part")  # the tensors may be mapped from the file that is replaced
     if path.suffix == ".safetensors":
         save_file(whole, part, metadata={"format": "pt"})
@@ -71,6 +71,16 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         # A view would bring the whole storage it lies in along.
         torch.save({name: tensor.clone() for name, tensor in whole.items()}, part)
     part.replace(path)
+
+
+def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors that share no memory: safetensors refuses those that do, such as a head tied to the embeddings."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        apart[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return apart
 
 
 def write_index(folder: Path, name: str, places: Mapping[str, str], size: int) -> None:

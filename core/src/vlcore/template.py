@@ -45,6 +45,10 @@ class Segment:
     answer: bool = False
 
 
+#: A border between texts: what stands on its two sides is tokenized apart, as some releases do with each turn.
+SEAM = Segment("", "special")
+
+
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
     """How a conversation is encoded.

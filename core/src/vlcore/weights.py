@@ -157,8 +157,8 @@ def save_release(checkpoint: Checkpoint, model: PreTrainedModel, output: Path) -
     if getattr(model, "hf_quantizer", None) is not None:
         why = "its weights are not those of the release"
         raise UsageError("a quantized model", why, "load it without quantization_bit")
-    state = revert_weight_conversion(model, model.state_dict())
     folders = checkpoint.weight_folders
+    state = drop_twins(revert_weight_conversion(model, model.state_dict()), folders)
     shards = divide_tensors(folders, state)
     for folder in folders:
         target = output / folder.inside
@@ -183,6 +183,13 @@ def write_folder(
         size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if not set(shards) & set(SINGLE_FILES):
         write_index(target, SINGLE_FILES[all(file.endswith(".bin") for file in shards)], places, size)
+
+
+def drop_twins(state: Mapping[str, torch.Tensor], folders: Sequence[WeightFolder]) -> dict[str, torch.Tensor]:
+    """The tensors without those that share another's memory and have no place in the release, as a tied head."""
+    named = {name for folder in folders for name in read_places(folder.path)}
+    kept = {tensor.data_ptr() for name, tensor in state.items() if name in named}
+    return {name: t for name, t in state.items() if name in named or not named or t.data_ptr() not in kept}
 
 
 def divide_tensors(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from vlcore.config import LoadConfig
 from vlcore.errors import CheckpointError
-from vlcore.resolve import Checkpoint, open_checkpoint
+from vlcore.resolve import Checkpoint, open_checkpoint, read_json
 from vlcore.weights import save_release
 from vlcore_internvl.weights import JoinGroups, SplitGroups
 
@@ -110,3 +110,22 @@ def test_a_fused_weight_can_be_quantized_while_it_is_loaded(bits: int, tiny: Mak
     language = model.model.language_model.layers[0].self_attn.k_proj
     vision = model.model.vision_tower.encoder.layer[0].attention.v_proj
     assert all(type(layer).__name__.startswith(f"Linear{bits}bit") for layer in (language, vision))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_tied_head_is_saved_as_its_release_has_it(tiny: Make, tmp_path: Path, stored: bool) -> None:
+    folder = Path(shutil.copytree(tiny("qwen3").folder, tmp_path / "release"))
+    config = read_json(folder / "config.json")
+    config["llm_config"]["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf8")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["language_model.lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"].clone()
+    if not stored:
+        del tensors["language_model.lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    checkpoint = open_checkpoint(folder)
+    (tmp_path / "saved").mkdir()
+    save_release(checkpoint, checkpoint.call("load_model", config=LoadConfig(dtype="fp32")), tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert saved.keys() == tensors.keys()
+    assert all(torch.equal(saved[name], tensors[name]) for name in tensors)

@@ -110,6 +110,9 @@ def write_weights(folder: Path, seed: int) -> None:
         for layer in tower.encoder.layer:
             torch.nn.init.ones_(layer.lambda_1)
             torch.nn.init.ones_(layer.lambda_2)
+        # A narrow model with the usual small head could never be sure of a token that training has not met, and
+        # adapters leave the head as it is.
+        torch.nn.init.normal_(model.lm_head.weight, std=0.1)
     state = revert_weight_conversion(model, model.state_dict())
     tensors = {name: tensor.detach().contiguous() for name, tensor in sorted(state.items())}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
