@@ -110,14 +110,17 @@ def test_an_image_that_cannot_be_read(capsys: pytest.CaptureFixture[str], releas
 
 
 def test_a_row_with_more_tags_than_images(capsys: pytest.CaptureFixture[str], release: Path, rows: Path) -> None:
-    rows.write_text(rows.read_text("utf8") * 2 + '{"query": "<image><image>?", "response": "x", "images": ["a.png"]}', "utf8")
+    bad = '{"query": "<image><image>?", "response": "x", "images": ["a.png"]}'
+    rows.write_text(rows.read_text("utf8") * 2 + bad, "utf8")
     code, line = fail(capsys, "sft", "--model", release, "--dataset", rows, "--output_dir", rows.parent / "out")
     assert code == 5
     assert f"{rows}:3" in line
 
 
 def test_an_unknown_option_and_an_unknown_name_bring_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fail(capsys, "infer", "--modle", "x") == (2, "vlcore: error: option --modle: there is no such option; did you mean model?")
+    code, line = fail(capsys, "infer", "--modle", "x")
+    assert code == 2
+    assert line.endswith("option --modle: there is no such option; did you mean model?")
     code, line = fail(capsys, "infer", "--model_type", "internvl2-2bb")
     assert code == 3
     assert "internvl2-2b" in line

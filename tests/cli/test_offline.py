@@ -42,8 +42,9 @@ def test_load_infer_sft_and_merge_run_no_code_of_the_checkpoint_and_open_no_conn
     row = {"query": "<image>What?", "response": "Red.", "images": ["a.png"]}
     (tmp_path / "rows.jsonl").write_text((json.dumps(row) + "\n") * 3, "utf8")
 
-    run("infer", "--model", model, "--question", "<image>?", "--image_file", tmp_path / "a.png", "--max_new_tokens", 2)
-    run("sft", "--model", model, "--dataset", tmp_path / "rows.jsonl", "--output_dir", tmp_path / "out", "--report_to", "none")
+    picture, rows = tmp_path / "a.png", tmp_path / "rows.jsonl"
+    run("infer", "--model", model, "--question", "<image>?", "--image_file", picture, "--max_new_tokens", 2)
+    run("sft", "--model", model, "--dataset", rows, "--output_dir", tmp_path / "out", "--report_to", "none")
     (checkpoint,) = (tmp_path / "out").glob("*/v0-*/checkpoint-*")
     run("export", "--ckpt_dir", checkpoint, "--merge_lora", "true")
     merged = checkpoint.with_name(checkpoint.name + "-merged")

@@ -9,6 +9,7 @@ from vlcore.config import (
     LoraConfig,
     SftConfig,
     TrainConfig,
+    complete,
     list_options,
     pick,
     read_config,
@@ -106,3 +107,8 @@ def test_every_field_has_help_and_no_two_share_a_spelling(kind):
     spellings = [name for item, _, _ in list_options(kind) for name in (item.name, *item.metadata["aliases"])]
     assert len(spellings) == len(set(spellings))
     assert all(item.metadata["help"].endswith(".") for item, _, _ in list_options(kind))
+
+
+def test_only_unset_fields_are_completed():
+    given = GenerateConfig(temperature=0.0)
+    assert complete(given, {"temperature": 0.2, "top_p": 0.7}) == GenerateConfig(temperature=0.0, top_p=0.7)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from vlcore.cli import cli
 from vlcore.errors import UsageError
-from vlcore.parity import find_cases, measure, run_cases
+from vlcore.parity import find_cases, measure, run_cases, widen_images
 
 DATA = Path(__file__).parents[1] / "parity" / "data"
 MODEL = DATA / "internvl" / "internvl3_5-1b-tiny"
@@ -71,3 +71,10 @@ def test_a_value_that_is_not_a_number_fails() -> None:
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cases"):
         find_cases([tmp_path])
+
+
+def test_one_recorded_id_a_picture_stands_for_all_of_its_positions() -> None:
+    case = {"input_ids": [5, -200, 6], "labels": [-100, -100, 6], "image_token_id": -200, "tokens_per_image": 3}
+    assert widen_images({**case, "sequence_length": 3}) == {} == widen_images({"input_ids": [5]})
+    wide = {"input_ids": [5, -200, -200, -200, 6], "labels": [-100] * 4 + [6]}
+    assert widen_images({**case, "sequence_length": 5}) == wide

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from vlcore import hub, resolve
 from vlcore.config import LoadConfig
-from vlcore.errors import CheckpointError, ModelNotFound, PluginError
+from vlcore.errors import CheckpointError, ModelNotFound, PluginError, UsageError
 from vlcore.messages import user
 from vlcore.model import build_frontend
 from vlcore.resolve import open_checkpoint, resolve_model
@@ -187,3 +187,8 @@ def test_local_folder_is_resolved_and_encoded_without_a_network(
     qwen_tokenizer.save_pretrained(folder)
     frontend = build_frontend(resolve_text(folder))
     assert frontend.tokenizer.decode(frontend.encode([user("What?")]).ids) == "Q: What?\nA:"
+
+
+def test_a_vision_tower_is_refused_where_the_family_keeps_it_with_the_other_weights(toy, write_checkpoint, tmp_path):
+    with pytest.raises(UsageError, match="no vision folder of their own"):
+        resolve_model(LoadConfig(model=str(write_checkpoint()), vision_tower=str(tmp_path)))

@@ -61,6 +61,8 @@ def load_pretrained(
             f"checkpoint {checkpoint.folder}", f"its weights cannot be loaded ({_first_line(error)})", "copy it again"
         ) from error
     check_report(report, checkpoint.folder)
+    if config.quantization_bit == 4:
+        keep_unpacked(model)
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -138,6 +140,22 @@ def quantize_config(bits: int, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+
+
+def keep_unpacked(model: PreTrainedModel, *, every: bool = False) -> None:
+    """Keeps 4-bit layers in bitsandbytes' plain layout on a CPU.
+
+    On some CPUs it repacks a layer for good at its first evaluation: the layer then has no gradient, its scales
+    are rounded to bf16, and sizes that 32 does not divide fail.
+
+    Args:
+        model: a model loaded in 4 bits.
+        every: all layers, for training; else those whose size would fail.
+    """
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
+    for layer in layers:
+        if every or layer.out_features % 32:
+            layer.support_avx512bf16_for_cpu = False
 
 
 def save_release(checkpoint: Checkpoint, model: PreTrainedModel, output: Path) -> None:

@@ -15,7 +15,7 @@ from vlcore.checkpoint import Run, load_adapter
 from vlcore.errors import UsageError
 from vlcore.lora import add_adapters
 from vlcore.resolve import Checkpoint, open_checkpoint
-from vlcore.weights import choose_dtype
+from vlcore.weights import choose_dtype, keep_unpacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,21 +59,10 @@ def load_adapted(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None)
     model = checkpoint.call("load_model", config=config)
     if config.quantization_bit:
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        keep_unpacked(model)
+        keep_unpacked(model, every=True)
     if resumed and resumed.adapter:
         return load_adapter(model, resumed.adapter, trainable=True)  # type: ignore[return-value]
     return add_adapters(checkpoint, model, config)  # type: ignore[return-value]
-
-
-def keep_unpacked(model: PreTrainedModel) -> None:
-    """Keeps 4-bit layers in the layout that can be trained.
-
-    On some CPUs bitsandbytes repacks a layer for good at its first evaluation: it then has no gradient, scales
-    rounded to bf16, and fails for sizes that 32 does not divide.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def load_full(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> PreTrainedModel:
