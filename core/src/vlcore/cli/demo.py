@@ -22,6 +22,9 @@ def command(folder: Path, family: str, seed: int, overwrite: bool) -> None:
     The images are the 1,797 real digits that ship inside scikit-learn (extra: demo). Each step prints the
     command that does the same.
     """
+    import torch
+
     from vlcore.demo import Demo
 
+    torch.set_num_threads(1)  # the model is so small that threads would mostly wait for each other
     Demo(folder, family, seed, click.echo).run(overwrite)
