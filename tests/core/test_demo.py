@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from vlcore.contact import CAPTION, COLUMNS, EDGE, draw_contact_sheet
-from vlcore.demo import HELD_OUT, WORDS, Demo, find_family, prepare_folder, write_digits
+from vlcore.demo import HELD_OUT, WORDS, Demo, find_family, load_digits, prepare_folder, write_digits
 from vlcore.errors import ModelNotFound, UsageError
 
 
 def test_the_digits_of_scikit_learn_become_png_files(tmp_path: Path) -> None:
-    digits = write_digits(tmp_path / "images")
+    digits = write_digits(load_digits(), tmp_path / "images")
     assert len(digits) == 1797
     assert {item.digit for item in digits} == set(range(10))
     with Image.open(digits[0].image) as picture:

@@ -57,8 +57,9 @@ class Demo:
 
     def run(self, overwrite: bool = False) -> list[Score]:
         """All steps; returns the scores of the base, full-trained, adapted and merged model."""
+        data = load_digits()
         prepare_folder(self.folder, overwrite)
-        held_out = self.write_data()
+        held_out = self.write_data(data)
         tiny = self.write_tiny()
         full = self.sft(tiny, "digits", sft_type="full", learning_rate=3e-3, num_train_epochs=12.0)
         adapter = self.sft(full, "words", sft_type="lora", learning_rate=3e-3, num_train_epochs=6.0,
@@ -69,9 +70,9 @@ class Demo:
         self.report(scores, held_out, {"full": full, "adapter": adapter})
         return scores
 
-    def write_data(self) -> list[Digit]:
+    def write_data(self, data: Any) -> list[Digit]:
         """The digits as PNG files, with jsonl files for both trainings; returns the held-out pictures."""
-        digits = write_digits(self.folder / "images")
+        digits = write_digits(data, self.folder / "images")
         random.Random(self.seed).shuffle(digits)
         held_out, train = digits[:HELD_OUT], digits[HELD_OUT:]
         for name, answers in (("digits", tuple(map(str, range(10)))), ("words", WORDS)):
@@ -189,20 +190,24 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_digits(folder: Path) -> list[Digit]:
-    """scikit-learn's handwritten digits as PNG files of 56 x 56 pixels.
+def load_digits() -> Any:
+    """scikit-learn's handwritten digits: `images` of 8 x 8 values up to 16, and the `target` of each.
 
     Raises:
         ExtraMissing: when scikit-learn is not installed.
     """
     try:
-        from sklearn.datasets import load_digits
+        from sklearn import datasets
     except ImportError as error:
         raise ExtraMissing("the demo's digits", "scikit-learn", "demo") from error
+    return datasets.load_digits()
+
+
+def write_digits(data: Any, folder: Path) -> list[Digit]:
+    """The digits as PNG files of 56 x 56 pixels."""
     from PIL import Image
 
     folder.mkdir()
-    data = load_digits()
     digits = []
     for number, (pixels, digit) in enumerate(zip(data.images, data.target, strict=True)):
         picture = Image.fromarray((pixels * (255 / 16)).astype("uint8"))
