@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image as PilImage
-from vlcore.batch import IGNORED, Example, Layout, collate, encode, load_pixels, plan_layout
+from vlcore.batch import IGNORED, Example, Layout, collate, load_pixels, plan_layout
 from vlcore.errors import MediaError
 from vlcore.media import Plan
 from vlcore.messages import Image, make_message, user
@@ -48,6 +48,10 @@ class Tiles:
 
     def load(self, images, plan):
         return {"pixel_values": torch.stack([torch.tensor(image.getpixel((0, 0))) for image in images])}
+
+
+def encode(segments, tokenizer, media, options):
+    return load_pixels(plan_layout(segments, tokenizer, media, options), media)
 
 
 def lay_out(*segments):

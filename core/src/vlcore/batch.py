@@ -1,7 +1,7 @@
 """Segments to examples, examples to batches. The one place where ids, labels and pixels are made.
 
-`encode` is used for training, inference and serving alike. Its parts: `plan` knows the length of everything
-from image sizes alone; `encode` adds the pixels.
+`plan_layout` knows the length of everything from image sizes alone; `load_pixels` adds the pixels. Both are used
+for training, inference and serving alike.
 """
 
 from __future__ import annotations
@@ -92,13 +92,6 @@ def load_pixels(layout: Layout, media: MediaProcessor) -> Example:
     names = dict.fromkeys(name for part in parts for name in part)
     pixels = {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
     return Example(layout, pixels)
-
-
-def encode(
-    segments: Sequence[Segment], tokenizer: Tokenizer, media: MediaProcessor, options: EncodeOptions
-) -> Example:
-    """The example of a conversation's segments."""
-    return load_pixels(plan_layout(segments, tokenizer, media, options), media)
 
 
 def _encode_runs(
