@@ -31,7 +31,10 @@ RUN_FILE = "sft_config.json"
 VALIDATION_FILE = "val.jsonl"
 ADAPTER_CONFIG = "adapter_config.json"
 #: Beginnings of the files that only a resumed training needs.
-STATE_FILES = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state")
+STATE_FILES = (
+    "optimizer", "scheduler", "scaler", "rng_state", "trainer_state",
+    "global_step", "latest", "zero_to_fp32",  # DeepSpeed's
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,7 @@ def read_run(folder: str | Path) -> Run:
         CheckpointError: when the folder is not one that training left, or files are missing or cut short.
     """
     folder = Path(folder).expanduser()
-    steps = [path.name for path in list_checkpoints(folder)]
-    if steps:
-        do = f"give a checkpoint in it: {', '.join(steps)}"
-        raise CheckpointError(f"folder {folder}", "it is a run's folder", do)
+    check_level(folder)
     if not (folder / RUN_FILE).is_file():
         why = f"it has no {RUN_FILE}" if folder.is_dir() else "there is no such folder"
         raise CheckpointError(f"checkpoint {folder}", why, "give OUTPUT_DIR/MODEL/vN-DATE/checkpoint-STEP")
@@ -98,6 +98,14 @@ def read_run(folder: str | Path) -> Run:
         raise CheckpointError(f"file {folder / RUN_FILE}", why, "use the version that wrote it") from error
     check_whole(folder, [name for name in run.damaged if not name.startswith(STATE_FILES)])
     return run
+
+
+def check_level(folder: Path) -> None:
+    """Raises CheckpointError for a run's folder, which holds checkpoints and is none."""
+    steps = [path.name for path in list_checkpoints(folder)]
+    if steps:
+        do = f"give a checkpoint in it: {', '.join(steps)}"
+        raise CheckpointError(f"folder {folder}", "it is a run's folder", do)
 
 
 def check_whole(folder: Path, damaged: list[str]) -> None:

@@ -43,7 +43,10 @@ def describe_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Shapes and dtypes of the tensors in a file by name, as tensors without data."""
     from transformers.modeling_utils import load_state_dict
 
-    return load_state_dict(path, map_location="meta", weights_only=True)
+    # A .bin file is mapped into memory on the CPU alone; as meta tensors it would be read to its end.
+    place = "meta" if path.suffix == ".safetensors" else "cpu"
+    found = load_state_dict(path, map_location=place, weights_only=True)
+    return {name: tensor.to("meta") for name, tensor in found.items()}
 
 
 def read_tensors(path: Path, names: Collection[str] | None = None) -> dict[str, torch.Tensor]:

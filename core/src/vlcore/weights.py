@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from vlcore.config import LoadConfig
+    from vlcore.config import Attention, LoadConfig
     from vlcore.resolve import Checkpoint
 
+#: Ways of transformers to spread a model over the GPUs.
+DEVICE_MAPS = ("balanced", "balanced_low_0", "sequential")
 #: Endings of files that hold weights; everything else in a release is carried over as it is.
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".safetensors.index.json", ".bin.index.json")
 
@@ -40,11 +43,10 @@ def load_pretrained(
     Raises:
         CheckpointError: for missing, left-over or misshapen tensors, and for damaged files.
         ExtraMissing: when quantization is asked for and bitsandbytes is not installed.
+        UsageError: for a device or an attention implementation that is not there.
     """
     arguments: dict[str, Any] = {"dtype": choose_dtype(config.dtype, checkpoint.config)}
-    arguments |= choose_device(config.device_map)
-    if config.attention != "auto":
-        arguments["attn_implementation"] = config.attention
+    arguments |= choose_device(config.device_map) | choose_attention(config.attention)
     if config.quantization_bit:
         arguments["quantization_config"] = quantize_config(config.quantization_bit, arguments["dtype"])
     folders = checkpoint.weight_folders
@@ -61,9 +63,22 @@ def load_pretrained(
             f"checkpoint {checkpoint.folder}", f"its weights cannot be loaded ({_first_line(error)})", "copy it again"
         ) from error
     check_report(report, checkpoint.folder)
+    keep_used(model)
     if config.quantization_bit == 4:
         keep_unpacked(model)
+    if config.quantization_bit == 8:
+        flatten_maps(model)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def keep_used(model: PreTrainedModel) -> None:
+    """Leaves saving only the renamings that loading has used.
+
+    transformers does so itself, except under ZeRO-3, where saving would also reverse those it has for old files.
+    """
+    used = [conversion for conversion in getattr(model, "_weight_conversions", None) or () if conversion.was_used()]
+    if used:
+        model._weight_conversions = used  # type: ignore[assignment]
 
 
 def check_files(folder: Path) -> None:
@@ -119,12 +134,39 @@ def choose_dtype(name: str, release: Mapping[str, Any]) -> torch.dtype:
 
 
 def choose_device(name: str) -> dict[str, Any]:
-    """The `device_map` argument: `auto` spreads over the GPUs when there are any."""
+    """The `device_map` argument: `auto` spreads over the GPUs when there are any.
+
+    Raises:
+        UsageError: for a device that is not there.
+    """
     import torch
 
     if name == "auto":
         return {"device_map": "auto"} if torch.cuda.is_available() else {}
-    return {"device_map": name} if name != "cpu" else {}
+    if name in DEVICE_MAPS:
+        return {"device_map": name}
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device_map {name}", "there is no such device", "use auto, cpu or cuda:0") from error
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UsageError(f"device_map {name}", f"torch sees {count} GPUs", "use auto or cpu")
+    return {"device_map": name} if device.type != "cpu" else {}
+
+
+def choose_attention(name: Attention) -> dict[str, Any]:
+    """The `attn_implementation` argument; `auto` leaves it to transformers.
+
+    Raises:
+        UsageError: for flash attention where its package is missing.
+    """
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    if name == "flash_attention_2" and not is_flash_attn_2_available():
+        why = "it needs a GPU and the package flash-attn"
+        raise UsageError(f"attn {name}", why, "install it, or use --attn sdpa (--use_flash_attn false)")
+    return {"attn_implementation": name} if name != "auto" else {}
 
 
 def quantize_config(bits: int, dtype: torch.dtype) -> Any:
@@ -146,7 +188,7 @@ def keep_unpacked(model: PreTrainedModel, *, every: bool = False) -> None:
     """Keeps 4-bit layers in bitsandbytes' plain layout on a CPU.
 
     On some CPUs it repacks a layer for good at its first evaluation: the layer then has no gradient, its scales
-    are rounded to bf16, and sizes that 32 does not divide fail.
+    are rounded to bf16, and outputs that 32 does not divide fail, as do inputs that 64 does not.
 
     Args:
         model: a model loaded in 4 bits.
@@ -154,8 +196,19 @@ def keep_unpacked(model: PreTrainedModel, *, every: bool = False) -> None:
     """
     layers: list[Any] = [m for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
     for layer in layers:
-        if every or layer.out_features % 32:
+        if every or layer.out_features % 32 or layer.in_features % 64:
             layer.support_avx512bf16_for_cpu = False
+
+
+def flatten_maps(model: PreTrainedModel) -> None:
+    """Lets 8-bit layers take maps, (images, rows, columns, width), which bitsandbytes itself does not."""
+    for module in model.modules():
+        if type(module).__name__ == "Linear8bitLt":
+            module.forward = partial(_forward_flat, module.forward)
+
+
+def _forward_flat(forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    return forward(x) if x.ndim < 4 else forward(x.flatten(0, -2)).reshape(*x.shape[:-1], -1)
 
 
 def save_release(checkpoint: Checkpoint, model: PreTrainedModel, output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import click
 
@@ -17,8 +18,14 @@ def command(config: SftConfig) -> None:
 
     Checkpoints, log, figures and the loss curve are written to OUTPUT_DIR/MODEL/vN-DATE.
     """
+    from vlcore.train.launch import hush_others, needs_processes, start_processes
+
+    if needs_processes(config):
+        sys.exit(start_processes(sys.argv[1:]))
+    is_first = hush_others()
     from vlcore.train.sft import sft
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     result = sft(config)
-    click.echo(f"checkpoint: {result.checkpoint}")
+    if is_first:
+        click.echo(f"checkpoint: {result.checkpoint}")

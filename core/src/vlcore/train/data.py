@@ -95,7 +95,7 @@ def measure_rows(
 
     lengths: dict[int, int] = {}
     left_out: list[tuple[Row, str]] = []
-    for index, row in enumerate(tqdm(rows, desc="lengths", unit="row", disable=not rows)):
+    for index, row in enumerate(tqdm(rows, desc="lengths", unit="row") if rows else ()):
         if row.messages[-1].role != "assistant":
             left_out.append((row, "it has no answer"))
             continue

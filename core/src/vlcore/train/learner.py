@@ -91,6 +91,13 @@ def freeze_parts(checkpoint: Checkpoint, model: PreTrainedModel, frozen: Sequenc
         raise UsageError(f"freezing {', '.join(frozen)}", "nothing is left to train", "leave one of them out")
 
 
+def trains_towers(checkpoint: Checkpoint, model: PreTrainedModel) -> bool:
+    """Whether anything is trained that only pictures reach."""
+    part_of = checkpoint.family.parts.part_of
+    learning = (name.removeprefix("base_model.model.") for name, p in model.named_parameters() if p.requires_grad)
+    return any(part_of(name) != "language" for name in learning)
+
+
 def save_activations(model: PreTrainedModel) -> None:
     """Recomputes activations in the backward pass where the model can, else says that it cannot."""
     if not model.supports_gradient_checkpointing:

@@ -22,8 +22,12 @@ FREE_ON_RESUME = {
 FIXED_ON_RESUME = ("sft_type", "quantization_bit", "lora_rank", "lora_alpha", "lora_target_modules")
 
 
-def resolve_settings(config: SftConfig) -> SftConfig:
+def resolve_settings(config: SftConfig, world: int = 1) -> SftConfig:
     """The configuration with every open setting filled in and every local path absolute.
+
+    Args:
+        config: as it was given.
+        world: processes that train together.
 
     Raises:
         UsageError: when there is no data, or no such schedule.
@@ -37,7 +41,7 @@ def resolve_settings(config: SftConfig) -> SftConfig:
         near = suggest_near(config.lr_scheduler_type, schedules)
         raise UsageError(f"lr_scheduler_type {config.lr_scheduler_type}", "there is no such schedule", near)
     usual = {"lora": 1e-4, "full": 1e-5}[config.sft_type]
-    accumulation = config.gradient_accumulation_steps or max(ROWS_AN_UPDATE // config.batch_size, 1)
+    accumulation = config.gradient_accumulation_steps or max(ROWS_AN_UPDATE // (config.batch_size * world), 1)
     return replace(
         config,
         dataset=tuple(map(_absolute, config.dataset)),

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlcore.batch import collate
 from vlcore.checkpoint import VALIDATION_FILE, list_checkpoints, write_origin, write_run
 from vlcore.config import SftConfig
 from vlcore.model import build_frontend
 from vlcore.resolve import Checkpoint, resolve_model
+from vlcore.train.blank import collate_filled, make_blank
 from vlcore.train.data import Examples, Selection, load_data, write_left_out, write_rows
 from vlcore.train.folder import find_resumed, make_run_folder
-from vlcore.train.learner import load_learner
-from vlcore.train.loop import Job, run_loop
+from vlcore.train.learner import load_learner, trains_towers
+from vlcore.train.loop import Job, make_arguments, run_loop
+from vlcore.train.ranks import Place, is_divided, join_processes, place_arguments
 from vlcore.train.record import log_to
 from vlcore.train.settings import compare_resumed, find_idle, resolve_settings
 from vlcore.weights import choose_dtype
@@ -58,21 +60,35 @@ def sft(config: SftConfig) -> Result:
         DataError: for rows that cannot be used; the message names file and line.
         ModelNotFound, CheckpointError: when the model, or the checkpoint to go on from, cannot be loaded.
     """
-    config, checkpoint = resolve_settings(config), resolve_model(config)
+    with join_processes() as place:
+        return train(resolve_settings(config, place.world), place)
+
+
+def train(config: SftConfig, place: Place) -> Result:
+    """Fine-tunes a model as one of several processes; arguments and errors as of `sft`."""
+    checkpoint = resolve_model(config)
     resumed = find_resumed(config.resume_from_checkpoint, Path(config.output_dir), checkpoint.name)
     frontend = build_frontend(checkpoint, config.family_options)
     data = load_data(frontend, config)
-    folder = choose_folder(config, checkpoint.name, resumed)
-    with log_to(folder / "train.log"):
+    folder = place.share(lambda: choose_folder(config, checkpoint.name, resumed))
+    with log_to(folder / "train.log") if place.is_first else nullcontext():
         report_settings(config, data, resumed)
-        write_inputs(folder, config, checkpoint, data)
-        model = load_learner(checkpoint, config, resumed)
+        if place.is_first:
+            write_inputs(folder, config, checkpoint, data)
+        # Before the model: under ZeRO-3 it is divided while it is loaded, as the arguments say.
+        arguments = make_arguments(config, choose_dtype(config.dtype, checkpoint.config), bool(data.validation), folder)
+        place_arguments(arguments, place)
+        model = load_learner(checkpoint, replace(config, device_map=place.choose_device(config.device_map)), resumed)
+        together = place.world > 1 and (is_divided() or trains_towers(checkpoint, model))
         job = Job(
             model=model,
-            dtype=choose_dtype(config.dtype, checkpoint.config),
+            arguments=arguments,
+            place=place,
             train=Examples(frontend, data.train, config.loss_on),
             validation=Examples(frontend, data.validation, config.loss_on),
-            collate=partial(collate, pad_id=frontend.tokenizer.pad_id),
+            collate=partial(
+                collate_filled, pad_id=frontend.tokenizer.pad_id, blank=make_blank(frontend) if together else None
+            ),
             write_weights=weights_writer(checkpoint, model, config),
             finish=partial(write_facts, config=config, checkpoint=checkpoint, data=data),
         )

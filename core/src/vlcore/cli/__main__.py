@@ -1,0 +1,5 @@
+"""`python -m vlcore.cli` is `vlcore`."""
+
+from vlcore.cli import main
+
+main()

@@ -1,0 +1,54 @@
+"""A blank picture for batches without any, where several processes must all run the vision tower.
+
+DeepSpeed's processes exchange weights or gradients layer by layer: one that leaves the tower out for rows of text
+would stop the others. The blank stands behind the end of the first row, where nothing looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vlcore.batch import IGNORED, Example, Layout, collate, load_pixels
+from vlcore.media import Slot
+from vlcore.messages import Image
+from vlcore.template import EncodeOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlcore.model import Frontend
+
+#: (width, height) in pixels.
+SIZE = (28, 28)
+
+
+def make_blank(frontend: Frontend) -> Example:
+    """A black picture as an example of its image positions alone."""
+    from PIL import Image as PilImage
+
+    slot = Slot((Image(PilImage.new("RGB", SIZE)),), (SIZE,))
+    checkpoint = frontend.checkpoint
+    options = EncodeOptions(train=True, family=checkpoint.family.read_options(frontend.options, checkpoint.record))
+    (plan,) = frontend.media.plan((slot,), options)
+    ids = (frontend.media.image_token_id,) * plan.tokens
+    return load_pixels(Layout(ids, (IGNORED,) * plan.tokens, (slot,), (plan,), ""), frontend.media)
+
+
+def collate_filled(examples: Sequence[Example], pad_id: int, blank: Example | None) -> dict[str, torch.Tensor]:
+    """A batch as `collate` makes it, with the blank when no row has a picture.
+
+    Args:
+        examples: the rows.
+        pad_id: fills short rows.
+        blank: what is added; None for nothing. Its positions are masked and take no part in the loss.
+    """
+    import torch
+
+    batch = collate(examples, pad_id)
+    if blank is None or any(example.pixels for example in examples):
+        return batch
+    fills = {"input_ids": pad_id, "attention_mask": 0, "position_ids": 0, "labels": IGNORED}
+    more = {name: torch.full((len(examples), len(blank)), fill) for name, fill in fills.items()}
+    more["input_ids"][0] = torch.tensor(blank.ids)
+    return {name: torch.cat([batch[name], more[name]], dim=1) for name in fills} | dict(blank.pixels)
