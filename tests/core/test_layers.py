@@ -14,8 +14,8 @@ import vlcore
 #: Each module of the core in its layer; a package stands for everything below it.
 LAYERS = [
     {"errors", "messages", "family", "config", "hookspecs"},
-    {"plugins", "native", "resolve", "hub", "template", "tokenizer", "dataset"},
-    {"media"},
+    {"plugins", "native", "resolve", "hub", "template", "tokenizer", "dataset", "boxes"},
+    {"media", "video"},
     {"batch", "shards", "weights", "lora"},
     {"checkpoint", "generate", "model", "talk"},
     {"evaluate", "merging", "train"},

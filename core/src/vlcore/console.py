@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vlcore.config import GenerateConfig
 from vlcore.errors import VlcoreError
 from vlcore.family import AskMedia
-from vlcore.media import fetch_media, read_size
+from vlcore.media import read_size
 from vlcore.messages import Image, Message, Video, make_message, read_inline
 from vlcore.talk import Session
 
@@ -32,10 +32,17 @@ HELP = {
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where a talk reads and writes: `read` gives a line for a prompt (EOFError at the end), `write` prints."""
+    """Where a talk reads and writes.
+
+    Attributes:
+        read: gives a line for a prompt; EOFError at the end.
+        write: prints.
+        show: is handed the conversation after each answer.
+    """
 
     read: Callable[[str], str]
     write: Callable[[str], None]
+    show: Callable[[Sequence[Message]], object] = lambda messages: None
 
 
 class Talk:
@@ -107,6 +114,7 @@ class Talk:
             self.terminal.write("\n[INFO] Stopped; the turn is forgotten.\n")
             return
         self.terminal.write(f"\n{LINE}\n")
+        self.terminal.show(self.session.messages)
 
     def gather_media(self, text: str) -> Message:
         """The user's message: media written inside the text, else those the person is asked for.
@@ -125,7 +133,15 @@ class Talk:
             message = make_message("user", [*(self.ask_tagged(name) for name in found), text])
         else:
             message = make_message("user", [*self.ask_path(), text])
-        return check_media(message)
+        return self.check_media(message)
+
+    def check_media(self, message: Message) -> Message:
+        """The message with its URLs fetched and videos sampled, after the header of each image has been read."""
+        (fetched,) = self.session.model.frontend.fetch([message])
+        for part in fetched.media:
+            for image in (part,) if isinstance(part, Image) else part.frames:
+                read_size(image)
+        return fetched
 
     def ask_tagged(self, tag: str) -> Image | Video:
         """The medium for a tag that was typed."""
@@ -138,12 +154,3 @@ class Talk:
             return ()
         source = self.terminal.read("Input a media path or URL <<< ").strip()
         return (Image(source),) if source else ()
-
-
-def check_media(message: Message) -> Message:
-    """The message with its URLs fetched, after the header of each image has been read."""
-    (fetched,) = fetch_media([message])
-    for part in fetched.media:
-        for image in (part,) if isinstance(part, Image) else part.frames:
-            read_size(image)
-    return fetched

@@ -93,8 +93,8 @@ def preprocess_media(checkpoint: Checkpoint, tokenizer: Tokenizer) -> MediaProce
         tokenizer: for the id that stands at image positions.
 
     Returns:
-        The processor that plans media from their sizes and turns pixels into tensors. Default: none; a family
-        must bring one.
+        The processor that plans media from their sizes and turns pixels into tensors; a family that takes videos
+        gives it `choose_frames` as well (`vlcore.media.VideoProcessor`). Default: none; a family must bring one.
 
     Example: `return TileProcessor(tile=448, image_token_id=tokenizer.token_id("<IMG_CONTEXT>"))`
     """

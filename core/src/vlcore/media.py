@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from vlcore.errors import MediaError
 from vlcore.messages import Image, Message, Part, Video
@@ -74,6 +74,14 @@ class MediaProcessor(Protocol):
         """The pixels of one slot by the name of the model's argument; the first axis runs over tiles."""
 
 
+@runtime_checkable
+class VideoProcessor(Protocol):
+    """What the media processor of a family that takes videos offers besides."""
+
+    def choose_frames(self, count: int, fps: float, options: EncodeOptions) -> tuple[int, ...]:
+        """Which frames of a video are taken, of how many, at how many a second; one may be taken twice."""
+
+
 def open_image(image: Image) -> PilImage.Image:
     """The picture in RGB, 8 bits a channel.
 
@@ -123,13 +131,13 @@ def _fetch_image(image: Image) -> Image:
     return Image(download(str(image.source))) if is_url else image
 
 
-def describe(image: Image) -> str:
-    """A short name of an image for messages: its path, its URL, or what it is."""
-    source = image.source
+def describe(medium: Image | Video) -> str:
+    """A short name of a medium for messages: its path, its URL, or what it is."""
+    source, kind = medium.source, "video" if isinstance(medium, Video) else "image"
     if isinstance(source, str | Path):
         text = str(source)
-        return f"image {text[:60]}..." if text.startswith("data:") and len(text) > 60 else f"image {text}"
-    return f"image of {len(source)} bytes" if isinstance(source, bytes) else "image"
+        return f"{kind} {text[:60]}..." if text.startswith("data:") and len(text) > 60 else f"{kind} {text}"
+    return f"{kind} of {len(source)} bytes" if isinstance(source, bytes) else kind
 
 
 @contextmanager
@@ -149,7 +157,7 @@ def _read_header(image: Image) -> PilImage.Image:
     from PIL import UnidentifiedImageError
 
     try:
-        return PilImage.open(_locate(image))
+        return PilImage.open(locate(image, MAX_BYTES))
     except UnidentifiedImageError as error:
         why = "it is no image that Pillow can read"
         raise MediaError(describe(image), why, "give PNG, JPEG or WebP") from error
@@ -173,38 +181,41 @@ def _check_pixels(picture: PilImage.Image, image: Image) -> PilImage.Image:
     return picture
 
 
-def _locate(image: Image) -> Path | io.BytesIO:
-    """What Pillow opens for a source: a path as it is, everything else as bytes in memory."""
-    source = image.source
-    if isinstance(source, bytes):
-        return io.BytesIO(_checked(source, image))
-    text = str(source)
-    if text.startswith("data:"):
-        return io.BytesIO(_checked(_decode_data_url(text, image), image))
-    if text.startswith(("http://", "https://")):
-        return io.BytesIO(download(text))
-    if text.startswith("file:"):
-        text = urllib.request.url2pathname(urllib.parse.urlsplit(text).path)
-    path = Path(text)
-    if path.is_file() and path.stat().st_size > MAX_BYTES:
-        raise MediaError(describe(image), f"it exceeds {MAX_BYTES} bytes", "make it smaller")
-    return path
+def locate(medium: Image | Video, limit: int) -> Path | io.BytesIO:
+    """Where a medium is read from: a path as it is, everything else as bytes in memory.
+
+    Raises:
+        MediaError: for a URL that cannot be fetched, a damaged data URL, or more bytes than the limit.
+    """
+    source = medium.source
+    text = source if isinstance(source, bytes) else str(source)
+    if isinstance(text, str) and not text.startswith(("data:", "http://", "https://")):
+        path = Path(_strip_scheme(text))
+        _check_bytes(path.stat().st_size if path.is_file() else 0, limit, medium)
+        return path
+    if isinstance(text, str):
+        text = _decode_data_url(text, medium) if text.startswith("data:") else download(text, limit)
+    _check_bytes(len(text), limit, medium)
+    return io.BytesIO(text)
 
 
-def _checked(data: bytes, image: Image) -> bytes:
-    if len(data) > MAX_BYTES:
-        raise MediaError(describe(image), f"it exceeds {MAX_BYTES} bytes", "make it smaller")
-    return data
+def _strip_scheme(text: str) -> str:
+    return urllib.request.url2pathname(urllib.parse.urlsplit(text).path) if text.startswith("file:") else text
 
 
-def _decode_data_url(text: str, image: Image) -> bytes:
+def _check_bytes(count: int, limit: int, medium: Image | Video) -> None:
+    if count > limit:
+        raise MediaError(describe(medium), f"it exceeds {limit} bytes", "make it smaller")
+
+
+def _decode_data_url(text: str, medium: Image | Video) -> bytes:
     head, _, body = text.partition(",")
     if not head.endswith(";base64"):
-        raise MediaError(describe(image), "it is a data URL without ;base64", "encode the image in base64")
+        raise MediaError(describe(medium), "it is a data URL without ;base64", "encode it in base64")
     try:
         return base64.b64decode(body, validate=True)
     except ValueError as error:
-        raise MediaError(describe(image), f"its base64 is damaged ({error})", "encode it again") from error
+        raise MediaError(describe(medium), f"its base64 is damaged ({error})", "encode it again") from error
 
 
 def download(url: str, limit: int = MAX_BYTES) -> bytes:

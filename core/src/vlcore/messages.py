@@ -37,7 +37,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video: its file, or its frames when they have been sampled (or were given as pictures)."""
+    """A video: where it is, or its frames when they have been sampled (or were given as pictures).
+
+    `vlcore.video` opens the source: a path, a folder of frames, URL, data URL or bytes.
+    """
 
     source: str | Path | bytes | None = None
     frames: tuple[Image, ...] = ()
@@ -152,8 +155,9 @@ def _write_part(part: Part) -> dict[str, Any]:
         return {"type": "text", "text": part.text}
     if isinstance(part, Image):
         return {"type": "image", "image": _write_source(part.source)}
-    if part.frames:
+    if part.source is None:
         return {"type": "video", "frames": [_write_source(frame.source) for frame in part.frames]}
+    # Frames that were sampled from a source can be sampled again.
     return {"type": "video", "video": _write_source(part.source)}
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from vlcore.batch import Example, Layout, collate, load_pixels, plan_layout
 from vlcore.checkpoint import find_base, load_adapter
 from vlcore.config import RELEASE_SETTINGS, GenerateConfig, LoadConfig
+from vlcore.errors import UsageError
 from vlcore.generate import Reply, answer, stream_answer
-from vlcore.media import MediaProcessor, fetch_media
-from vlcore.messages import Message, make_message, user
+from vlcore.media import MediaProcessor, VideoProcessor, describe, fetch_media
+from vlcore.messages import Message, Part, Video, make_message, user
 from vlcore.resolve import Checkpoint, resolve_model
 from vlcore.template import EncodeOptions, LossOn, Segment, Template
 from vlcore.tokenizer import Tokenizer
+from vlcore.video import ChooseFrames, outline_video, sample_video
 
 if TYPE_CHECKING:
     import torch
@@ -43,14 +45,15 @@ class Frontend:
         self, messages: Sequence[Message], *, train: bool = False, loss_on: LossOn = "answers", **options: Any
     ) -> tuple[Segment, ...]:
         """The segments of a conversation; arguments as for `encode`."""
-        return self.template.write_segments(messages, self._options(train, loss_on, options))
+        chosen = self._options(train, loss_on, options)
+        return self.template.write_segments(self._fill_videos(messages, outline_video, chosen), chosen)
 
     def plan(
         self, messages: Sequence[Message], *, train: bool = False, loss_on: LossOn = "answers", **options: Any
     ) -> Layout:
-        """Ids, labels and media plans of a conversation from image headers alone; arguments as for `encode`."""
+        """Ids, labels and media plans of a conversation from the headers of its media; arguments as for `encode`."""
         chosen = self._options(train, loss_on, options)
-        segments = self.template.write_segments(messages, chosen)
+        segments = self.template.write_segments(self._fill_videos(messages, outline_video, chosen), chosen)
         return plan_layout(segments, self.tokenizer, self.media, chosen)
 
     def encode(
@@ -68,7 +71,37 @@ class Frontend:
             UsageError: for turns out of order or unknown options.
             MediaError: for media that cannot be read.
         """
-        return load_pixels(self.plan(fetch_media(messages), train=train, loss_on=loss_on, **options), self.media)
+        fetched = self.fetch(messages, train=train, **options)
+        return load_pixels(self.plan(fetched, train=train, loss_on=loss_on, **options), self.media)
+
+    def fetch(self, messages: Sequence[Message], *, train: bool = False, **options: Any) -> tuple[Message, ...]:
+        """The messages with what lies behind URLs fetched and the frames of videos taken, ready to be used often.
+
+        Args:
+            messages: the conversation; frames that a video has already are left as they are.
+            train: whether frames are chosen as for training.
+            options: options of the family that differ from this model's.
+
+        Raises:
+            UsageError: for a video when the family takes none; it is not opened.
+            MediaError: for a URL or video that cannot be read.
+        """
+        return fetch_media(self._fill_videos(messages, sample_video, self._options(train, "answers", options)))
+
+    def _fill_videos(
+        self, messages: Sequence[Message], take: Callable[[Video, ChooseFrames], Video], options: EncodeOptions
+    ) -> tuple[Message, ...]:
+        """The messages with frames in every video."""
+        processor = self.media
+
+        def fill(part: Part) -> Part:
+            if not isinstance(part, Video) or part.frames:
+                return part
+            if not isinstance(processor, VideoProcessor):
+                raise UsageError(describe(part), "this model takes images only", "give its frames as images")
+            return take(part, lambda count, fps: processor.choose_frames(count, fps, options))
+
+        return tuple(replace(message, content=tuple(map(fill, message.content))) for message in messages)
 
     def _options(self, train: bool, loss_on: LossOn, given: Mapping[str, Any]) -> EncodeOptions:
         family = self.checkpoint.family.read_options({**self.options, **given}, self.checkpoint.record)
@@ -108,6 +141,7 @@ class VLModel:
         images: Sequence[Any] = (),
         history: Sequence[Message] = (),
         settings: GenerateConfig = RELEASE_SETTINGS,
+        videos: Sequence[Any] = (),
     ) -> Reply:
         """The answer to a question.
 
@@ -116,14 +150,15 @@ class VLModel:
             images: paths, URLs, data URLs, bytes or PIL images.
             history: earlier messages, such as `reply.history`.
             settings: how to generate; unset values are the release's.
+            videos: paths, folders of frames, URLs, data URLs or bytes; `<video>` in the question places one.
         """
-        return self.answer([(*history, user(text, images))], settings)[0]
+        return self.answer([(*history, user(text, images, videos))], settings)[0]
 
     def answer(
         self, conversations: Sequence[Sequence[Message]], settings: GenerateConfig = RELEASE_SETTINGS
     ) -> list[Reply]:
         """The answers to several conversations, computed as one batch."""
-        fetched = [fetch_media(messages) for messages in conversations]
+        fetched = [self.frontend.fetch(messages) for messages in conversations]
         return answer(self, fetched, settings)
 
     def stream(
@@ -132,9 +167,10 @@ class VLModel:
         images: Sequence[Any] = (),
         history: Sequence[Message] = (),
         settings: GenerateConfig = RELEASE_SETTINGS,
+        videos: Sequence[Any] = (),
     ) -> Generator[str, None, Reply]:
         """The answer to a question piece by piece; the generator's return value is the `Reply`."""
-        return stream_answer(self, fetch_media((*history, user(text, images))), settings)
+        return stream_answer(self, self.frontend.fetch((*history, user(text, images, videos))), settings)
 
     def session(self, system: str = "", max_length: int = 0) -> Session:
         """A talk that remembers its turns.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from vlcore.config import RELEASE_SETTINGS, GenerateConfig
 from vlcore.errors import UsageError
 from vlcore.generate import Reply, stream_answer
-from vlcore.media import fetch_media
 from vlcore.messages import Message, user
 
 if TYPE_CHECKING:
@@ -29,16 +28,26 @@ class Session:
     def __init__(self, model: VLModel, messages: Sequence[Message] = (), max_length: int = 0) -> None:
         self.model, self.messages, self.max_length = model, tuple(messages), max_length
 
-    def send(self, text: str, images: Sequence[Any] = (), settings: GenerateConfig = RELEASE_SETTINGS) -> Reply:
+    def send(
+        self,
+        text: str,
+        images: Sequence[Any] = (),
+        settings: GenerateConfig = RELEASE_SETTINGS,
+        videos: Sequence[Any] = (),
+    ) -> Reply:
         """The answer to the next question; arguments as for `VLModel.chat`."""
-        messages = self._fit((*self.messages, user(text, images)))
+        messages = self._fit((*self.messages, user(text, images, videos)))
         return self._remember(self.model.answer([messages], settings)[0])
 
     def stream(
-        self, text: str, images: Sequence[Any] = (), settings: GenerateConfig = RELEASE_SETTINGS
+        self,
+        text: str,
+        images: Sequence[Any] = (),
+        settings: GenerateConfig = RELEASE_SETTINGS,
+        videos: Sequence[Any] = (),
     ) -> Generator[str, None, Reply]:
         """The answer to the next question piece by piece."""
-        return self.stream_message(user(text, images), settings)
+        return self.stream_message(user(text, images, videos), settings)
 
     def stream_message(
         self, message: Message, settings: GenerateConfig = RELEASE_SETTINGS
@@ -53,8 +62,8 @@ class Session:
         self.messages = tuple(m for m in self.messages if m.role == "system")
 
     def _fit(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The messages, URLs fetched, without the oldest turns that do not fit into `max_length`."""
-        kept = fetch_media(messages)
+        """The messages, URLs fetched and videos sampled, without the oldest turns that do not fit into `max_length`."""
+        kept = self.model.frontend.fetch(messages)
         while self.max_length and len(self.model.frontend.plan(kept)) > self.max_length:
             first = 1 if kept[0].role == "system" else 0
             if len(kept) - first < 3:

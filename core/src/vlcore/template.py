@@ -196,7 +196,7 @@ class ChatTemplate:
             elif isinstance(part, Image):
                 segments += [*self.write_image(part), *split_tokens(tail, ())]
             else:
-                segments += [*self.write_video(part, options), *split_tokens(tail, ())]
+                segments += [*self.write_frames(part, options), *split_tokens(tail, ())]
         return tuple(segments)
 
     def write_image(self, image: Image, frame: bool = False) -> tuple[Segment, ...]:
@@ -204,6 +204,13 @@ class ChatTemplate:
         before, _, behind = self.image.partition("<image>")
         slot = Segment("<image>", "media", images=(image,), frame=frame)
         return (*split_tokens(before, self.specials), slot, *split_tokens(behind, self.specials))
+
+    def write_frames(self, video: Video, options: EncodeOptions) -> tuple[Segment, ...]:
+        """The segments of a video, which must have its frames: without them nothing of it would be seen."""
+        segments = self.write_video(video, options)
+        if not video.frames:
+            raise UsageError("a video without frames", "a template does not open files", "sample its frames first")
+        return segments
 
     def write_video(self, video: Video, options: EncodeOptions) -> tuple[Segment, ...]:
         """The segments of a video; families that take video override this."""

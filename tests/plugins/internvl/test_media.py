@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image as PilImage
+from vlcore.errors import UsageError
 from vlcore.media import Slot
 from vlcore.messages import Image
 from vlcore.resolve import Checkpoint
@@ -142,3 +143,19 @@ def test_the_processor_is_read_from_the_configuration(tiny: Callable[..., Checkp
     assert (processor.tile, processor.tile_tokens, processor.image_token_id) == (56, 4, 7)
     assert processor.max_num == processor.max_dynamic_patch == 12
     assert processor.tiling and processor.thumbnail and not processor.pad2square
+
+
+def test_frames_are_chosen_for_answering_and_for_training() -> None:
+    assert PROCESSOR.choose_frames(300, 30.0, options()) == sample_frames(300, 30.0, 8)
+    assert PROCESSOR.choose_frames(300, 30.0, options(num_segments=4)) == sample_frames(300, 30.0, 4)
+    assert PROCESSOR.choose_frames(5, 1.0, options(train=True)) == sample_training_frames(5, 8)
+    with pytest.raises(UsageError, match="num_segments=0"):
+        PROCESSOR.choose_frames(5, 1.0, options(num_segments=0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("wanted", [1, 2, 5, 8, 31])
+@pytest.mark.parametrize("train", [False, True])
+def test_chosen_frames_exist_and_are_as_many_as_wanted(count: int, wanted: int, train: bool) -> None:
+    chosen = PROCESSOR.choose_frames(count, 25.0, options(train=train, num_segments=wanted))
+    assert len(chosen) == wanted and min(chosen) >= 0 and max(chosen) < count

@@ -16,6 +16,7 @@ from vlcore_internvl.release import (
     load_tokenizer,
     native_config,
     read_rope,
+    read_special_tokens,
     ties_head,
 )
 
@@ -100,6 +101,29 @@ def test_decoding_leaves_out_special_tokens_and_sets_off_the_others(recorded: Fi
     tokenizer = load_tokenizer(recorded("internvl2-4b").folder)
     ids = [*tokenizer.encode("yes"), tokenizer.token_id("<box>"), tokenizer.token_id("<|end|>")]
     assert tokenizer.decode(ids) == "yes <|end|>"
+
+
+def test_spaces_before_punctuation_go_where_the_release_takes_them_away(recorded: Find) -> None:
+    text = "It 's here , and I do n't mind ."
+    llama, qwen = (load_tokenizer(recorded(name).folder) for name in ("internvl2-llama3-76b", "internvl3_5-1b"))
+    assert llama.decode(llama.encode(text)) == "It's here, and I don't mind."
+    assert qwen.decode(qwen.encode(text)) == text
+
+
+@pytest.mark.parametrize("name", ["internvl2-4b", "internvl3_5-1b"])
+def test_special_tokens_may_be_named_in_the_tokenizers_settings_alone(
+    name: str, tmp_path: Path, recorded: Find
+) -> None:
+    shutil.copytree(recorded(name).folder, tmp_path, dirs_exist_ok=True)
+    named = read_special_tokens(tmp_path)
+    (tmp_path / "special_tokens_map.json").unlink()
+    assert read_special_tokens(tmp_path) == named
+
+
+def test_a_layer_that_is_not_there_is_refused(recorded: Find) -> None:
+    checkpoint = recorded("internvl2-40b")
+    with pytest.raises(CheckpointError, match="select_layer is -4, and the vision tower has 2 layers"):
+        native_config(replace(checkpoint, config={**checkpoint.config, "select_layer": -4}))
 
 
 def test_a_token_that_is_not_there_is_named_with_near_ones(recorded: Find) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image as PilImage
-from vlcore.batch import collate, encode
+from vlcore.batch import collate
 from vlcore.config import LoadConfig
 from vlcore.messages import Image, make_message, user
+from vlcore.model import build_frontend
 from vlcore.resolve import Checkpoint
-from vlcore.template import EncodeOptions
 from vlcore_internvl.tiny import KINDS, write_tiny
 
 
@@ -18,14 +18,11 @@ from vlcore_internvl.tiny import KINDS, write_tiny
 def test_a_tiny_model_takes_a_training_step(kind: str, tiny: Callable[..., Checkpoint]) -> None:
     checkpoint = tiny(kind)
     model = checkpoint.call("load_model", config=LoadConfig(device_map="cpu"))
-    tokenizer = checkpoint.call("load_tokenizer")
-    media = checkpoint.call("preprocess_media", tokenizer=tokenizer)
-    options = EncodeOptions(train=True)
+    frontend = build_frontend(checkpoint)
     picture = Image(PilImage.new("RGB", (150, 100)))
     messages = [user("是什么？", [picture]), make_message("assistant", "红色 🙂")]
-    segments = checkpoint.call("build_template").write_segments(messages, options)
-    example = encode(segments, tokenizer, media, options)
-    loss = model(**collate([example, example], tokenizer.pad_id)).loss
+    example = frontend.encode(messages, train=True)
+    loss = model(**collate([example, example], frontend.tokenizer.pad_id)).loss
     loss.backward()
     assert torch.isfinite(loss)
     assert all(p.grad is not None for p in model.parameters())
@@ -43,7 +40,7 @@ def test_equal_seeds_write_equal_files(kind: str, tmp_path: Path) -> None:
 
 def test_writing_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
-    write_tiny(tmp_path, width=32)
+    write_tiny(tmp_path / "new" / "folder", width=32)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

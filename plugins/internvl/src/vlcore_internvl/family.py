@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vlcore.boxes import Box, Grounding, read_marks
 from vlcore.family import ConfigJson, FamilyOption, ModelFamily, ModelRecord, Parts
 
 #: Language model classes of the releases, and transformers' model type for each.
@@ -14,6 +15,8 @@ LANGUAGE_MODELS = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
 }
+#: Frames taken of a video when nothing else is asked for.
+NUM_SEGMENTS = 8
 #: What was compared for every model below but the int8 one, on tiny checkpoints of the same layouts.
 VERIFIED = "parity with the release on a tiny checkpoint of this layout"
 INT8 = "read from an int8 checkpoint made for the test; not compared with the release"
@@ -75,6 +78,15 @@ def reject(config: ConfigJson, folder: Path) -> str | None:
     return f"its language model is {found}; known are {', '.join(LANGUAGE_MODELS)}"
 
 
+def write_box(box: Box) -> str:
+    """A box in the release's marks: whole thousandths from 0 to 1000, the rest cut off.
+
+    >>> write_box(Box(((0.1, 0.25), (0.5, 1.0))))
+    '<box>[[100, 250, 500, 1000]]</box>'
+    """
+    return f"<box>[{[min(1000, max(0, int(part * 1000))) for point in box.points for part in point]}]</box>"
+
+
 FAMILY = ModelFamily(
     name="internvl",
     models=FIRST_GENERATION + LATER_GENERATIONS,
@@ -100,10 +112,15 @@ FAMILY = ModelFamily(
             help="Put the tiles of all images of a turn behind one mark, as one picture.",
         ),
         FamilyOption(
+            name="num_segments", kind=int, default=NUM_SEGMENTS,
+            help="Frames taken of a video, one from each of as many equal stretches.",
+        ),
+        FamilyOption(
             name="frame_label", kind=str,
             help="Text before each video frame, {} is its number; 'Frame{}: ', from 2.5 on 'Frame-{}: '.",
         ),
     ),
     tags=("<image>", "<video>"),
+    grounding=Grounding(read=read_marks, write_box=write_box, write_label="<ref>{}</ref>".format),
     generation={"temperature": 0.0, "max_new_tokens": 1024},
 )

@@ -36,6 +36,11 @@ VISION_KEYS = {
     "qkv_bias": "attention_bias", "qk_normalization": "use_qk_norm", "attention_dropout": "attention_dropout",
     "dropout": "hidden_dropout_prob", "initializer_range": "initializer_range",
 }
+#: Keys that name special tokens.
+SPECIAL_TOKENS = (
+    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+    "additional_special_tokens", "extra_special_tokens",
+)
 #: Parts of a release by the beginning of their tensors' names, and the modules they become.
 PARTS = {
     "mlp1.": "model.multi_modal_projector",
@@ -49,7 +54,8 @@ def native_config(checkpoint: Checkpoint) -> InternVLReleaseConfig:
     """The configuration of the native model.
 
     Raises:
-        CheckpointError: for a checkpoint whose tensors are those of a PEFT model (`use_llm_lora`).
+        CheckpointError: for a checkpoint whose tensors are those of a PEFT model (`use_llm_lora`), or whose
+            features come from a layer that is not there.
     """
     from vlcore_internvl.modeling import InternVLReleaseConfig
 
@@ -58,6 +64,10 @@ def native_config(checkpoint: Checkpoint) -> InternVLReleaseConfig:
         if config.get(key):
             why = f"{key} is {config[key]}: its adapters are not merged"
             raise CheckpointError(f"checkpoint {checkpoint.folder}", why, "merge them as the release says")
+    layer, layers = config.get("select_layer", -1), config["vision_config"]["num_hidden_layers"]
+    if not -layers - 1 <= layer <= layers:
+        why = f"select_layer is {layer}, and the vision tower has {layers} layers"
+        raise CheckpointError(f"checkpoint {checkpoint.folder}", why, "correct config.json")
     return InternVLReleaseConfig(
         text_config=language_config(config),
         vision_config=vision_config(config["vision_config"]),
@@ -154,15 +164,23 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if (folder / "tokenizer.json").is_file():
         from transformers import PreTrainedTokenizerFast
 
-        return HfTokenizer(PreTrainedTokenizerFast.from_pretrained(folder))
+        # The releases' transformers takes spaces before punctuation away where the files ask for it (Llama 3).
+        cleans = bool(read_json(folder / "tokenizer_config.json").get("clean_up_tokenization_spaces"))
+        asked: dict[str, Any] = {"clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": cleans}
+        return HfTokenizer(PreTrainedTokenizerFast.from_pretrained(folder, **asked))
     why = "it has neither tokenizer.model, merges.txt nor tokenizer.json"
     raise CheckpointError(f"folder {folder}", why, "copy the tokenizer's files, too")
 
 
 def read_special_tokens(folder: Path) -> frozenset[str]:
-    """The tokens of `special_tokens_map.json`, which the release leaves out of its answers' text."""
+    """The tokens of `special_tokens_map.json`, which the release leaves out of its answers' text.
+
+    Folders that transformers 5 has saved name them in `tokenizer_config.json` alone.
+    """
+    path = folder / "special_tokens_map.json"
+    settings = read_json(path if path.is_file() else folder / "tokenizer_config.json")
     found: set[str] = set()
-    for value in read_json(folder / "special_tokens_map.json").values():
+    for value in (settings[key] for key in SPECIAL_TOKENS if settings.get(key)):
         for token in value if isinstance(value, list) else [value]:
             found.add(token["content"] if isinstance(token, Mapping) else str(token))
     return frozenset(found)

@@ -57,6 +57,7 @@ def write_tiny(
         layers: layers of each.
         changes: keys of `config.json` to put in or over what is written.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     chosen = KINDS[kind]
     layout = LAYOUTS[chosen.template]
     learnt = [*texts, SYSTEM_TEXTS["later"][chosen.template], *map(layout.role.format, ROLES)]
