@@ -65,6 +65,12 @@ def test_number_that_is_none_stays_unset_and_nan_is_refused():
         GenerateConfig(temperature=float("nan"))
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_repetition_penalty_is_above_0(value):
+    with pytest.raises(UsageError, match="repetition_penalty is .*, it takes more than 0"):
+        GenerateConfig(repetition_penalty=value)
+
+
 def test_lists_and_paths_are_taken_in_a_fields_own_form():
     config = SftConfig(model=Path("folder"), dataset=["a.jsonl", Path("b.jsonl")])
     assert (config.model, config.dataset) == ("folder", ("a.jsonl", "b.jsonl"))

@@ -32,7 +32,10 @@ def test_option_is_the_given_value_else_the_models_else_the_default(make_family)
         "max_num": 6, "ratio": 2.0, "thumbnail": False, "label": "7"}
 
 
-@pytest.mark.parametrize("given", [{"max_num": "x"}, {"thumbnail": "maybe"}, {"ratio": "1/2"}])
+@pytest.mark.parametrize("given", [
+    {"max_num": "x"}, {"thumbnail": "maybe"}, {"ratio": "1/2"}, {"max_num": 2.5}, {"max_num": [1]}, {"max_num": True},
+    {"thumbnail": 1}, {"label": 3},
+])
 def test_option_of_another_type_is_refused(given, make_family):
     with pytest.raises(UsageError, match="takes a value of type"):
         make_family(options=OPTIONS).read_options(given)

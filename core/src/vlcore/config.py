@@ -29,6 +29,7 @@ def setting(
     *,
     aliases: tuple[str, ...] = (),
     minimum: float | None = None,
+    above: float | None = None,
     maximum: float | None = None,
 ) -> Any:
     """A field of a configuration.
@@ -38,9 +39,10 @@ def setting(
         help: one sentence for `--help` and the docs.
         aliases: other names for the same option, as older tools spelt it.
         minimum: smallest allowed number.
+        above: number that is too small itself.
         maximum: largest allowed number.
     """
-    metadata = {"help": help, "aliases": aliases, "minimum": minimum, "maximum": maximum}
+    metadata = {"help": help, "aliases": aliases, "minimum": minimum, "above": above, "maximum": maximum}
     return field(default=default, metadata=metadata)
 
 
@@ -101,7 +103,7 @@ class GenerateConfig:
         None, "Sample from the smallest set of tokens with this probability.", minimum=0, maximum=1)
     top_k: int | None = setting(None, "Sample from this many tokens; 0 is all.", minimum=0)
     repetition_penalty: float | None = setting(
-        None, "Above 1 discourages tokens that were generated before.", minimum=0)
+        None, "Above 1 discourages tokens that were generated before.", above=0)
     num_beams: int = setting(1, "Beams of a beam search; 1 is off.", minimum=1)
     seed: int | None = setting(None, "Seed of the sampling, for answers that can be repeated.")
 
@@ -151,7 +153,7 @@ class TrainConfig:
 
     sft_type: Literal["lora", "full"] = setting("lora", "Train adapters or all weights.")
     output_dir: str = setting("output", "Runs are written to OUTPUT_DIR/MODEL/vN-DATE.")
-    num_train_epochs: float = setting(1.0, "Passes over the data.", minimum=0)
+    num_train_epochs: float = setting(1.0, "Passes over the data.", above=0)
     max_steps: int = setting(-1, "Optimizer steps; overrides num_train_epochs when positive.")
     learning_rate: float | None = setting(None, "Peak learning rate; 1e-4 for lora and 1e-5 for full when not given.",
                                          minimum=0)
@@ -179,7 +181,8 @@ class TrainConfig:
     freeze_vit: bool = setting(False, "Leave the vision tower as it is in full training.")
     freeze_llm: bool = setting(False, "Leave the language model as it is in full training.")
     freeze_aligner: bool = setting(False, "Leave the projector as it is in full training.")
-    deepspeed: str = setting("", "DeepSpeed configuration file (extra: deepspeed).")
+    deepspeed: str = setting(
+        "", "default-zero2, default-zero3, either with -offload, or a DeepSpeed configuration file (extra: deepspeed).")
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -201,12 +204,15 @@ class InferConfig(GenerateConfig, LoadConfig):
     max_length: int = setting(0, "Longest prompt in tokens; a talk forgets its oldest turns above it. 0 is no limit.",
                               minimum=0)
     infer_batch_size: int = setting(1, "Rows of val_dataset answered at once.", minimum=1)
+    draw_boxes: str = setting("", "File for the last picture with the boxes of the answer in it, such as out.png.")
     result_path: str = setting("", "File for the answers to val_dataset; else infer_result/ in the checkpoint.")
 
     def __post_init__(self) -> None:
         LoadConfig.__post_init__(self)
         if self.load_dataset_config and not self.ckpt_dir:
             raise UsageError("load_dataset_config", "no checkpoint says which rows", "give --ckpt_dir as well")
+        if self.draw_boxes and (self.load_dataset_config or self.val_dataset):
+            raise UsageError("draw_boxes with a data set", "it draws answers to questions and in talks", "leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,9 +264,11 @@ def _explain_value(item: Field[Any], kind: Any, several: bool, value: Any) -> st
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         return f"it takes {TYPE_NAMES[kind]}"
-    low, high = item.metadata["minimum"], item.metadata["maximum"]
+    low, above, high = (item.metadata[limit] for limit in ("minimum", "above", "maximum"))
     if low is not None and not value >= low:
         return f"it takes at least {low}"
+    if above is not None and not value > above:
+        return f"it takes more than {above}"
     return f"it takes at most {high}" if high is not None and value > high else ""
 
 

@@ -68,9 +68,9 @@ class ExtraMissing(VlcoreError):
 
     exit_code = 8
 
-    def __init__(self, what: str, package: str, extra: str) -> None:
+    def __init__(self, what: str, package: str, extra: str, distribution: str = "vlcore") -> None:
         why = f"it needs {package}, which is not installed"
-        super().__init__(what, why, f"run: pip install 'vlcore[{extra}]'")
+        super().__init__(what, why, f"run: pip install '{distribution}[{extra}]'")
 
 
 def suggest_near(name: str, known: Iterable[str]) -> str:

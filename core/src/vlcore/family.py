@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlcore.errors import UsageError, suggest_near
+
+if TYPE_CHECKING:
+    from vlcore.boxes import Grounding
 
 #: `config.json` of a checkpoint as it was read.
 ConfigJson = Mapping[str, Any]
@@ -86,16 +89,20 @@ class FamilyOption:
         """The value in this option's type; text from a command line is parsed.
 
         Raises:
-            UsageError: when the text is not of this type.
+            UsageError: when it is not of this type.
         """
-        if not isinstance(value, str) or self.kind is str:
+        fault = UsageError(f"{self.name}={value}", f"{self.name} takes a value of type {self.kind.__name__}", self.help)
+        if value is None or (isinstance(value, str) and self.kind is str):
+            return value
+        if not isinstance(value, str):
+            kinds = (int, float) if self.kind is float else self.kind
+            if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
+                raise fault
             return value
         try:
             return BOOLEANS[value.lower()] if self.kind is bool else self.kind(value)
         except (ValueError, KeyError) as error:
-            raise UsageError(
-                f"{self.name}={value}", f"{self.name} takes a value of type {self.kind.__name__}", self.help
-            ) from error
+            raise fault from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +149,7 @@ class ModelFamily:
         question: generation settings where the release answers a single question (`vlcore infer --question`).
         weight_folders: the folders with weights, for releases that keep parts of them in folders of their own.
         vision_key: key of `config.json` that names the folder of the vision tower, for such releases.
+        grounding: how boxes are written, for families that find things in pictures.
     """
 
     name: str
@@ -160,6 +168,7 @@ class ModelFamily:
     question: Mapping[str, Any] = field(default_factory=dict)
     weight_folders: Callable[[ConfigJson, Path], tuple[WeightFolder, ...]] = _one_folder
     vision_key: str = ""
+    grounding: Grounding | None = None
 
     def find_record(self, *names: str) -> ModelRecord | None:
         """The first model that one of the names means."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 import warnings
@@ -20,7 +21,7 @@ COMMANDS = {
     "models": ("models", "List the models that the installed plugins know."),
     "plugins": ("plugins", "List the installed plugins and what is wrong with them."),
     "parity": ("parity", "Hold a model against recorded data of its release."),
-    "demo": ("demo", "Train and ask a tiny model on real images, offline, in three minutes."),
+    "demo": ("demo", "Train and ask a tiny model on real images, offline, in two minutes."),
 }
 
 
@@ -64,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     warnings.showwarning = show_warning
+    # It warns of every 8-bit layer at every token, and on a CPU of kernels that nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         sys.exit(cli.main(arguments or ["--help"], prog_name="vlcore", standalone_mode=False) or 0)
     except (Exception, KeyboardInterrupt) as error:
@@ -82,6 +85,9 @@ def explain(error: BaseException) -> tuple[str, int]:
         return error.format_message(), error.exit_code
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted", 130
+    if isinstance(error, OSError) and error.strerror:
+        given = "the system" if error.filename is None else error.filename
+        return f"{given}: {error.strerror}; check the path, who may write there, and the space that is left", 1
     return f"{type(error).__name__}: {error}; this is a fault of vlcore or of a plugin, --debug shows where", 1
 
 

@@ -1,4 +1,4 @@
-"""`vlcore demo`: the main job on real images, offline, in about three minutes."""
+"""`vlcore demo`: the main job on real images, offline, in about two minutes."""
 
 from __future__ import annotations
 

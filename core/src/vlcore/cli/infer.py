@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +12,10 @@ import click
 
 from vlcore.cli.options import ConfigCommand, config_options
 from vlcore.config import GenerateConfig, InferConfig, LoadConfig, complete, pick
+from vlcore.errors import UsageError
 
 if TYPE_CHECKING:
+    from vlcore.messages import Message
     from vlcore.model import VLModel
 
 
@@ -49,6 +53,7 @@ def answer_question(model: VLModel, config: InferConfig) -> None:
     """Prints one question and its answer between dashed lines."""
     from vlcore.messages import read_inline
 
+    draw = make_drawer(model, config.draw_boxes)
     click.echo(f"----------\nquestion: {config.question}\noutputs: ", nl=False)
     text, inline = read_inline(config.question, model.checkpoint.family.tags[0])
     session = model.session(config.system, config.max_length)
@@ -60,6 +65,8 @@ def answer_question(model: VLModel, config: InferConfig) -> None:
     else:
         click.echo("".join(pieces), nl=False)
     click.echo("\n----------")
+    if not draw(session.messages):
+        click.echo("[INFO] The answer holds no boxes for a picture; nothing is drawn.")
 
 
 def talk(model: VLModel, config: InferConfig) -> None:
@@ -69,10 +76,49 @@ def talk(model: VLModel, config: InferConfig) -> None:
 
     record, family = model.checkpoint.record, model.checkpoint.family
     ask = (record.ask if record else None) or family.ask
-    terminal = Terminal(read_line, lambda text: click.echo(text, nl=False))
+    draw = make_drawer(model, config.draw_boxes)
+    terminal = Terminal(read_line, lambda text: click.echo(text, nl=False), draw)
     opening = [Image(source) for source in config.image_file]
     session = model.session(config.system, config.max_length)
     Talk(session, terminal, ask, pick(GenerateConfig, config), opening).run()
+
+
+def make_drawer(model: VLModel, file: str) -> Callable[[Sequence[Message]], bool]:
+    """What draws the boxes of a conversation's last answer into a file, the next time into `NAME-2.png`.
+
+    Args:
+        model: the model that answers.
+        file: where to draw; empty for nowhere.
+
+    Returns:
+        A function that takes a conversation and tells whether it did what was asked: False without boxes.
+
+    Raises:
+        UsageError: when the model's family writes no boxes, or files of that name cannot be written.
+    """
+    from PIL import Image
+
+    from vlcore.boxes import draw_answer
+
+    if not file:
+        return lambda messages: True
+    path, family = Path(file), model.checkpoint.family
+    if family.grounding is None:
+        raise UsageError(f"draw_boxes {file}", f"models of family {family.name} write no boxes", "leave it out")
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise UsageError(f"draw_boxes {file}", "no picture is written under such a name", "give a name such as out.png")
+    grounding = family.grounding
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+
+    def draw(messages: Sequence[Message]) -> bool:
+        drawn = draw_answer(messages, grounding)
+        if drawn is not None:
+            target = next(names)
+            drawn.save(target)
+            click.echo(f"[INFO] boxes: {target}")
+        return drawn is not None
+
+    return draw
 
 
 def read_line(prompt: str) -> str:
