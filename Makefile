@@ -6,7 +6,7 @@ SOURCES = core plugins tests benchmarks
 
 .PHONY: demo test lint types bench clean
 
-demo: $(VENV)/ready    ## train and ask a tiny model on real images, offline, in three minutes
+demo: $(VENV)/ready    ## train and ask a tiny model on real images, offline, in two minutes
 	$(BIN)/vlcore demo
 
 test: $(VENV)/ready    ## every test

@@ -50,6 +50,17 @@ def test_fault_of_the_program_is_one_line_that_points_to_debug(fails, capsys):
     assert shown.count("\n") == 1 and "KeyError: 'x'" in shown and "--debug" in shown
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(PermissionError(13, "Permission denied", "out/run"), "out/run: Permission denied; check"),
+     (OSError(28, "No space left on device"), "the system: No space left on device; check")],
+)
+def test_what_the_system_refuses_is_no_fault_of_the_program(error, line, fails, capsys):
+    assert fails(error) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"vlcore: error: {line}") and "fault of vlcore" not in shown
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort(), EOFError()])
 def test_interruption_has_the_exit_code_of_the_shell(error, fails, capsys):
     assert fails(error) == 130

@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from vlcore.boxes import Grounding, read_marks
 from vlcore.dataset import ReadOptions, read_rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+GROUNDING = Grounding(read=read_marks, write_box=str, write_label=str)
 EXAMPLES = re.findall(r"```(jsonl?)\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -20,7 +22,7 @@ def test_each_example_can_be_read(
 ) -> None:
     path = tmp_path / f"rows.{suffix}"
     path.write_text(text, encoding="utf-8")
-    assert read_rows(str(path), ReadOptions(check_media=False))
+    assert read_rows(str(path), ReadOptions(check_media=False, grounding=GROUNDING))
     assert not caplog.records
 
 

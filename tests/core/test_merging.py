@@ -5,13 +5,30 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from vlcore.errors import UsageError
-from vlcore.merging import merge, restore_dtypes
+from vlcore.errors import CheckpointError, UsageError
+from vlcore.merging import check_apart, merge, restore_dtypes
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it holds no adapter"):
         merge(tmp_path)
+    with pytest.raises(UsageError, match="there is no such folder"):
+        merge(tmp_path / "nowhere")
+
+
+def test_a_runs_folder_is_refused_with_the_checkpoints_in_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(CheckpointError, match="give a checkpoint in it: checkpoint-4"):
+        merge(tmp_path)
+
+
+def test_what_is_read_is_never_replaced(tmp_path: Path) -> None:
+    source = tmp_path / "run" / "checkpoint-4"
+    check_apart(source / "merged", [source])
+    check_apart(tmp_path / "run" / "checkpoint-4-merged", [source])
+    for target in (source, tmp_path / "run", tmp_path / "run" / "x" / ".."):
+        with pytest.raises(UsageError, match="which is read"):
+            check_apart(target, [source])
 
 
 def test_tensors_take_the_dtype_of_the_base(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vlcore.errors import CheckpointError, UsageError
-from vlcore.weights import check_files, check_report, choose_device, choose_dtype, keep_unpacked, save_release
+from vlcore.weights import (
+    check_files,
+    check_report,
+    choose_attention,
+    choose_device,
+    choose_dtype,
+    keep_unpacked,
+    save_release,
+)
 
 
 def test_a_whole_folder_is_not_refused(tmp_path: Path) -> None:
@@ -57,7 +65,23 @@ def test_auto_is_float32_without_a_gpu_and_bf16_with_one(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert choose_dtype("auto", {}) is torch.bfloat16
     assert choose_device("auto") == {"device_map": "auto"}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("cuda:1") == {"device_map": "cuda:1"}
+    assert choose_device("balanced") == {"device_map": "balanced"}
+
+
+@pytest.mark.parametrize(("name", "why"), [("cuda:2", "torch sees 2 GPUs"), ("gpu", "there is no such device")])
+def test_a_device_that_is_not_there_is_refused(name: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match=why):
+        choose_device(name)
+
+
+def test_flash_attention_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: False)
+    assert choose_attention("auto") == {} and choose_attention("eager") == {"attn_implementation": "eager"}
+    with pytest.raises(UsageError, match="package flash-attn"):
+        choose_attention("flash_attention_2")
 
 
 def test_a_quantized_model_is_not_written(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Demo:
         path = self.folder / f"answers-{name}.jsonl"
         data = (str(self.folder / "words-held-out.jsonl"),)
         config = InferConfig(ckpt_dir=str(model), val_dataset=data, result_path=str(path),
-                             infer_batch_size=99, max_new_tokens=8, dtype="fp32")
+                             infer_batch_size=99, max_new_tokens=8, temperature=0.0, dtype="fp32")
         self.say_command("infer", config, InferConfig())
         loaded = load_model(model, dtype="fp32")
         answer_rows(loaded, find_rows(loaded, config), path, config)

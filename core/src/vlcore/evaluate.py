@@ -85,7 +85,7 @@ def answer_chunk(model: VLModel, rows: Sequence[Row], settings: GenerateConfig) 
             return
         replies = [error]
     for row, (asked, label), reply in zip(rows, questions, replies, strict=True):
-        result = {"error": str(reply)} if isinstance(reply, VlcoreError) else {"response": reply.text}
+        result = {"error": str(reply)} if isinstance(reply, VlcoreError) else {"response": reply.text.strip()}
         messages = [write_message(message) for message in asked]
         yield {**result, "label": label, "messages": messages, "source": str(row.source), "line": row.line}
 

@@ -40,7 +40,9 @@ def find_linear(family: ModelFamily, model: PreTrainedModel, choice: str) -> tup
     import torch
 
     head = model.get_output_embeddings()
-    linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    # Layers of GPTQ and its like are no `Linear`; packed weights tell them.
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) or hasattr(m, "qweight")}
+    linear = [name for name, layer in layers.items() if layer is not head]
     if choice == "ALL":
         return tuple(linear)
     language = [name for name in linear if family.parts.part_of(name) == "language"]

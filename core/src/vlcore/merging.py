@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from vlcore.checkpoint import (
     ADAPTER_CONFIG,
     RUN_FILE,
     VALIDATION_FILE,
+    check_level,
     find_base,
     load_adapter,
     new_folder,
@@ -47,16 +49,19 @@ def merge(
         The folder written, in the release's layout.
 
     Raises:
-        UsageError: when there is no adapter, or the output exists.
+        UsageError: when there is no adapter, or the output exists or is one of the folders read.
         CheckpointError: when files are missing, damaged or do not fit.
     """
     source = Path(checkpoint).expanduser()
     if not (source / ADAPTER_CONFIG).is_file():
-        raise UsageError(f"merging {source}", "it holds no adapter", "give a checkpoint of sft_type lora")
+        check_level(source)
+        why = "it holds no adapter" if source.is_dir() else "there is no such folder"
+        raise UsageError(f"merging {source}", why, "give a checkpoint of sft_type lora")
     target = Path(output).expanduser() if output else source.with_name(source.name + "-merged")
     base = LoadConfig(model=model) if model else find_base(source)
     config = replace(base, dtype="fp32", device_map="cpu")
     release = resolve_model(config)
+    check_apart(target, [source, *(part.path for part in release.weight_folders)])
     with new_folder(target, overwrite) as folder:
         adapted = load_adapter(release.call("load_model", config=config), source)
         release.call("merge", model=adapted.merge_and_unload(safe_merge=True), output=folder)
@@ -65,6 +70,17 @@ def merge(
         write_origin(release, folder)
         carry_run(source, folder, release)
     return target
+
+
+def check_apart(target: Path, read: Iterable[Path]) -> None:
+    """Refuses to write over what is read, even where overwriting is allowed.
+
+    Raises:
+        UsageError: naming the folder that would be lost.
+    """
+    for folder in read:
+        if folder.resolve().is_relative_to(target.resolve()):
+            raise UsageError(f"output {target}", f"it would replace {folder}, which is read", "give another folder")
 
 
 def restore_dtypes(base: Path, folder: Path) -> None:

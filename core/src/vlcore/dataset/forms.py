@@ -1,7 +1,7 @@
 """The forms of a row: each, recognised by its keys, becomes turns with the media beside them, then messages.
 
 Three keys name a form: `query` (with `response` and `history`), `conversations` and `messages`. With each go
-`system`, `images` and `videos`.
+`system`, `images`, `videos` and `objects`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vlcore.dataset.grounding import BOX_TAG, NAME_TAG, write_objects
 from vlcore.dataset.places import Shelf, Slot, Turn, place_media
 from vlcore.dataset.row import Position, ReadOptions, Row, Site
 from vlcore.dataset.sources import find_medium, list_media
@@ -19,7 +20,7 @@ from vlcore.template import check_order
 ROLES: Mapping[str, Role] = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
 }
-_BESIDE = {"system", "images", "image", "videos", "video"}
+_BESIDE = {"system", "images", "image", "videos", "video", "objects"}
 #: The keys that are read, by the key that names the form.
 FORMS: Mapping[str, set[str]] = {
     "query": {"query", "response", "history"} | _BESIDE,
@@ -32,7 +33,6 @@ _PARTS: Mapping[str, type[Image] | type[Video]] = {
     "image": Image, "image_url": Image, "video": Video, "video_url": Video,
 }
 _PART_KEYS = {"type", "text", "frames", "url", "path", *_PARTS}
-_GROUNDING = ("<bbox>", "<ref-object>")
 
 
 def read_row(data: Mapping[str, Any], position: Position, options: ReadOptions) -> Row:
@@ -45,10 +45,10 @@ def read_row(data: Mapping[str, Any], position: Position, options: ReadOptions) 
     form = find_form(data, site)
     turns = _read_query(data, site) if form == "query" else _read_turns(data, form, site)
     turns = _add_system(turns, data, site)
-    _check_turns(turns, form, site)
+    _check_turns(turns, form, bool(data.get("objects")), site)
     shelf = Shelf(list_media(data, "image", site), list_media(data, "video", site), site)
     messages, placed = place_media(turns, shelf, site)
-    return Row(source=site.source, line=site.line, messages=messages, placed=placed)
+    return Row(source=site.source, line=site.line, messages=write_objects(messages, data, site), placed=placed)
 
 
 def find_form(data: Mapping[str, Any], position: Position) -> str:
@@ -157,16 +157,16 @@ def _add_system(turns: list[Turn], data: Mapping[str, Any], site: Site) -> list[
     return turns if own or not system else [_make_turn("system", system, "system", site), *turns]
 
 
-def _check_turns(turns: list[Turn], form: str, site: Site) -> None:
+def _check_turns(turns: list[Turn], form: str, grounded: bool, site: Site) -> None:
     answered = bool(turns) and turns[-1].role == "assistant"
     try:
         check_order([Message(turn.role, ()) for turn in turns], site.options.train or answered)
     except UsageError as error:
         raise site.fault(form, f"{error.given}: {error.why}", error.do) from error
     for turn in turns:
-        if mark := next((mark for mark in _GROUNDING if mark in turn.text), None):
-            raise site.fault(turn.field, f"{mark} would stay in the text as it is",
-                             "write names and boxes in the model's own marks")
+        if not grounded and (tag := next((tag for tag in (BOX_TAG, NAME_TAG) if tag in turn.text), None)):
+            raise site.fault(turn.field, f"{tag} would stay in the text as it is",
+                             "give objects for it, or write names and boxes in the model's own marks")
 
 
 def _make_turn(role: Role, text: Any, field: str, site: Site, trained: bool = True) -> Turn:

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlcore.config import DataConfig
 from vlcore.errors import DataError
 from vlcore.family import ModelFamily, PlaceMedia
 from vlcore.messages import Message, write_message
+
+if TYPE_CHECKING:
+    from vlcore.boxes import Grounding
 
 #: What each rule does with media that no tag places, in words for people.
 PLACEMENTS: dict[PlaceMedia, str] = {
@@ -64,6 +67,7 @@ class ReadOptions:
         seed: seed of `#N` sampling.
         train: whether every row must end with an answer.
         check_media: whether a local file that is missing is a fault now rather than when it is opened.
+        grounding: how names and boxes of a row's objects are written; None where a model has no marks for them.
     """
 
     place: PlaceMedia = "last"
@@ -73,6 +77,7 @@ class ReadOptions:
     seed: int = 42
     train: bool = True
     check_media: bool = True
+    grounding: Grounding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +91,7 @@ def make_read_options(config: DataConfig, family: ModelFamily, train: bool = Tru
     """How rows are read for a family under a configuration."""
     return ReadOptions(
         place=family.place, tags=family.tags, image_folder=config.image_folder, system=config.system,
-        seed=config.data_seed, train=train,
+        seed=config.data_seed, train=train, grounding=family.grounding,
     )
 
 
