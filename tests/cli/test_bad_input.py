@@ -144,3 +144,22 @@ def test_a_folder_that_training_did_not_leave(capsys: pytest.CaptureFixture[str]
     code, line = fail(capsys, "export", "--ckpt_dir", tmp_path, "--merge_lora", "true")
     assert code == 2
     assert str(tmp_path) in line
+
+
+def test_a_tag_without_a_picture(capsys: pytest.CaptureFixture[str], release: Path) -> None:
+    code, line = fail(capsys, "infer", "--model", release, "--question", "<image>What?")
+    assert code == 2
+    assert "--image_file" in line
+
+
+def test_a_question_together_with_a_data_set(capsys: pytest.CaptureFixture[str], release: Path, rows: Path) -> None:
+    code, line = fail(capsys, "infer", "--model", release, "--val_dataset", rows, *ASK)
+    assert code == 2
+    assert "question" in line
+
+
+def test_options_without_effect_are_said_aloud(
+    capsys: pytest.CaptureFixture[str], release: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit), pytest.warns(UserWarning, match="--result_path has no effect"):
+        main(["infer", "--model", str(release), "--result_path", str(tmp_path / "x"), *map(str, ASK)])

@@ -91,3 +91,18 @@ def test_a_row_that_cannot_be_answered_becomes_an_error_and_the_others_are_answe
     assert ["response" in line for line in lines] == [True, False, True]
     assert "bad.png" in str(lines[1]["error"])
     assert not (tmp_path / "answers-3.jsonl.part").exists()
+
+
+def test_a_misspelt_setting_of_loading_names_the_near_one() -> None:
+    with pytest.raises(UsageError, match="dtype"):
+        vlcore.load_model(MODEL, dtyp="fp32")
+
+
+def test_one_picture_needs_no_list(model: VLModel) -> None:
+    assert user("What?", str(CAT)) == user("What?", [str(CAT)])
+    assert model.encode([user("What?", CAT)]).ids == model.encode([user("What?", [CAT])]).ids
+
+
+def test_a_loss_that_does_not_exist_is_refused(model: VLModel) -> None:
+    with pytest.raises(UsageError, match="loss_on 'anwsers'"):
+        model.encode([user("?"), make_message("assistant", "!")], train=True, loss_on="anwsers")  # type: ignore[arg-type]

@@ -91,14 +91,14 @@ def test_a_quantized_model_is_not_written(tmp_path: Path) -> None:
 
 
 class Layer(torch.nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inputs: int = 64) -> None:
         super().__init__()
-        self.out_features, self.support_avx512bf16_for_cpu = width, True
+        self.in_features, self.out_features, self.support_avx512bf16_for_cpu = inputs, width, True
 
 
 def test_four_bit_layers_of_odd_sizes_stay_unpacked_and_all_do_for_training() -> None:
-    model = torch.nn.Sequential(Layer(64), Layer(16))
+    model = torch.nn.Sequential(Layer(64), Layer(16), Layer(64, inputs=32))
     keep_unpacked(model)  # type: ignore[arg-type]
-    assert [layer.support_avx512bf16_for_cpu for layer in model] == [True, False]
+    assert [layer.support_avx512bf16_for_cpu for layer in model] == [True, False, False]
     keep_unpacked(model, every=True)  # type: ignore[arg-type]
     assert not any(layer.support_avx512bf16_for_cpu for layer in model)

@@ -58,6 +58,8 @@ def fill_in(text: str, folder: Path) -> str:
 
 def run_command(command: str, folder: Path) -> None:
     words = shlex.split(command)
+    settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    words = words[len(settings) :]
     if words[0] == "make":
         subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
     elif words[:2] == ["pip", "install"]:
@@ -68,7 +70,7 @@ def run_command(command: str, folder: Path) -> None:
             words = [word.replace("tests/parity", str(ROOT / "tests" / "parity")) for word in words]
         done = subprocess.run(
             [str(Path(sys.executable).with_name("vlcore")), *words[1:]], cwd=folder, input="exit\n", text=True,
-            capture_output=True, timeout=300, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True, timeout=300, check=False, env=os.environ | settings | {"OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 

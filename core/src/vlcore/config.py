@@ -209,6 +209,8 @@ class InferConfig(GenerateConfig, LoadConfig):
 
     def __post_init__(self) -> None:
         LoadConfig.__post_init__(self)
+        if self.question and (self.load_dataset_config or self.val_dataset):
+            raise UsageError("question with a data set", "it is one or the other", "leave one of them out")
         if self.load_dataset_config and not self.ckpt_dir:
             raise UsageError("load_dataset_config", "no checkpoint says which rows", "give --ckpt_dir as well")
         if self.draw_boxes and (self.load_dataset_config or self.val_dataset):

@@ -52,25 +52,30 @@ def choose_result_path(config: InferConfig) -> Path:
     return path
 
 
-def answer_rows(model: VLModel, rows: Sequence[Row], path: Path, config: InferConfig) -> None:
+def answer_rows(model: VLModel, rows: Sequence[Row], path: Path, config: InferConfig) -> int:
     """Answers every row and writes the results beside `path`, renamed into place at the end.
 
     A line holds `response`, `label`, `messages` and where the row came from. A row that cannot be answered
     becomes a line with `error`.
+
+    Returns:
+        How many rows could not be answered.
     """
     from tqdm import tqdm
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    size = config.infer_batch_size
+    size, failed = config.infer_batch_size, 0
     with part.open("w", encoding="utf8") as file, tqdm(total=len(rows), unit="row", desc="answers") as bar:
         for at in range(0, len(rows), size):
             chunk = rows[at : at + size]
             for line in answer_chunk(model, chunk, pick(GenerateConfig, config)):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                failed += "error" in line
             file.flush()
             bar.update(len(chunk))
     part.replace(path)
+    return failed
 
 
 def answer_chunk(model: VLModel, rows: Sequence[Row], settings: GenerateConfig) -> Iterator[dict[str, Any]]:

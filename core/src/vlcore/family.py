@@ -84,13 +84,20 @@ class FamilyOption:
     kind: type[int] | type[float] | type[str] | type[bool]
     help: str
     default: Any = None
+    minimum: float | None = None
 
     def read(self, value: Any) -> Any:
         """The value in this option's type; text from a command line is parsed.
 
         Raises:
-            UsageError: when it is not of this type.
+            UsageError: when it is not of this type, or below the minimum.
         """
+        read = self._parse(value)
+        if self.minimum is not None and read is not None and read < self.minimum:
+            raise UsageError(f"{self.name}={value}", f"the smallest {self.name} is {self.minimum}", self.help)
+        return read
+
+    def _parse(self, value: Any) -> Any:
         fault = UsageError(f"{self.name}={value}", f"{self.name} takes a value of type {self.kind.__name__}", self.help)
         if value is None or (isinstance(value, str) and self.kind is str):
             return value

@@ -89,10 +89,25 @@ def make_message(role: Role, content: str | Part | Iterable[str | Part], trained
 
 
 def user(text: str, images: Sequence[Any] = (), videos: Sequence[Any] = ()) -> Message:
-    """A user's turn: media first, then the text, which may place them with `<image>` and `<video>` tags."""
-    media = [_image(item) for item in images]
-    films = [item if isinstance(item, Video) else Video(item) for item in videos]
+    """A user's turn: media first, then the text, which may place them with `<image>` and `<video>` tags.
+
+    Args:
+        text: what the user says.
+        images: pictures; one alone needs no list.
+        videos: videos; one alone needs no list.
+
+    Raises:
+        UsageError: when the text is no text.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"a question of type {type(text).__name__}", "it is no text", "give a string")
+    media = [_image(item) for item in _listed(images)]
+    films = [item if isinstance(item, Video) else Video(item) for item in _listed(videos)]
     return make_message("user", [*media, *films, Text(text)])
+
+
+def _listed(media: Any) -> Sequence[Any]:
+    return media if isinstance(media, list | tuple) else [media]
 
 
 def read_inline(text: str, tag: str = "<image>") -> tuple[str, tuple[Image, ...]]:

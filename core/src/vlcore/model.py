@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vlcore.batch import Example, Layout, collate, load_pixels, plan_layout
 from vlcore.checkpoint import find_base, load_adapter
-from vlcore.config import RELEASE_SETTINGS, GenerateConfig, LoadConfig
+from vlcore.config import RELEASE_SETTINGS, GenerateConfig, LoadConfig, read_config
 from vlcore.errors import UsageError
 from vlcore.generate import Reply, answer, stream_answer
 from vlcore.media import MediaProcessor, VideoProcessor, describe, fetch_media
@@ -104,6 +104,8 @@ class Frontend:
         return tuple(replace(message, content=tuple(map(fill, message.content))) for message in messages)
 
     def _options(self, train: bool, loss_on: LossOn, given: Mapping[str, Any]) -> EncodeOptions:
+        if loss_on not in get_args(LossOn):
+            raise UsageError(f"loss_on {loss_on!r}", "the loss is not taken on that", "use answers or release")
         family = self.checkpoint.family.read_options({**self.options, **given}, self.checkpoint.record)
         return EncodeOptions(train, loss_on, family)
 
@@ -283,6 +285,6 @@ def load_model(model: str | Path = "", *, adapter: str | Path = "", **settings: 
         ModelNotFound: when there is no such model or no plugin for it.
         CheckpointError: when its files are damaged or do not fit.
     """
-    options = settings.pop("options", {})
-    pairs = tuple(f"{name}={value}" for name, value in options.items())
-    return open_model(LoadConfig(model=str(model), option=pairs, **settings), adapter)
+    options = {name: value for name, value in settings.pop("options", {}).items() if value is not None}
+    pairs = [f"{name}={value}" for name, value in options.items()]
+    return open_model(read_config(LoadConfig, {"model": str(model), "option": pairs, **settings}), adapter)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vlcore.cli.options import ConfigCommand, config_options
-from vlcore.config import GenerateConfig, InferConfig, LoadConfig, complete, pick
+from vlcore.config import GenerateConfig, InferConfig, LoadConfig, complete, default_of, pick
 from vlcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def command(config: InferConfig) -> None:
 
     The model is a name, a hub id or a folder (--model, --model_type), or what training left (--ckpt_dir).
     """
+    for line in find_idle(config):
+        warnings.warn(line, stacklevel=1)
     model = open_checkpoint_or_model(config)
     if config.load_dataset_config or config.val_dataset:
         answer_rows(model, config)
@@ -33,6 +36,22 @@ def command(config: InferConfig) -> None:
         answer_question(model, config)
     else:
         talk(model, config)
+
+
+def find_idle(config: InferConfig) -> Iterator[str]:
+    """Options that were given but have no effect, with the reason."""
+    if config.load_dataset_config or config.val_dataset:
+        idle, why = ("image_file", "stream", "max_length"), "a data set is answered"
+    else:
+        idle, why = ("result_path", "image_folder", "infer_batch_size"), "no data set is answered"
+    if config.temperature == 0:
+        yield from _name_given(config, ("top_p", "top_k", "seed"), "temperature 0 is greedy")
+    yield from _name_given(config, idle, why)
+
+
+def _name_given(config: InferConfig, names: Sequence[str], why: str) -> Iterator[str]:
+    usual = {item.name: default_of(item) for item in fields(InferConfig)}
+    return (f"--{name} has no effect: {why}" for name in names if getattr(config, name) != usual[name])
 
 
 def open_checkpoint_or_model(config: InferConfig) -> VLModel:
@@ -54,8 +73,11 @@ def answer_question(model: VLModel, config: InferConfig) -> None:
     from vlcore.messages import read_inline
 
     draw = make_drawer(model, config.draw_boxes)
+    tags = model.checkpoint.family.tags
+    text, inline = read_inline(config.question, tags[0])
+    if not config.image_file and not inline and any(tag in text for tag in tags):
+        raise UsageError(f"question {text!r}", "it has a tag but no picture", "give --image_file, or leave the tag out")
     click.echo(f"----------\nquestion: {config.question}\noutputs: ", nl=False)
-    text, inline = read_inline(config.question, model.checkpoint.family.tags[0])
     session = model.session(config.system, config.max_length)
     settings = complete(pick(GenerateConfig, config), model.checkpoint.family.question)
     pieces = session.stream(text, [*config.image_file, *inline], settings)
@@ -136,7 +158,9 @@ def answer_rows(model: VLModel, config: InferConfig) -> None:
 
     rows = find_rows(model, config)
     path = choose_result_path(config)
-    answer_rows(model, rows, path, config)
+    failed = answer_rows(model, rows, path, config)
     click.echo(f"answers: {path}")
+    if failed:
+        warnings.warn(f"{failed} of {len(rows)} rows could not be answered; their lines hold the error", stacklevel=1)
 
 

@@ -93,7 +93,7 @@ def make_arguments(config: SftConfig, dtype: torch.dtype, evaluate: bool, folder
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.num_train_epochs,
-        max_steps=config.max_steps,
+        max_steps=config.max_steps if config.max_steps > 0 else -1,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.eval_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,

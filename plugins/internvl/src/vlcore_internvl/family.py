@@ -100,11 +100,11 @@ FAMILY = ModelFamily(
     attention=("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"),
     options=(
         FamilyOption(
-            name="max_num", kind=int,
+            name="max_num", kind=int, minimum=1,
             help="Most tiles of one image; when unset 12 (6 for 1.x), in training max_dynamic_patch.",
         ),
         FamilyOption(
-            name="max_dynamic_patch", kind=int,
+            name="max_dynamic_patch", kind=int, minimum=1,
             help="Most tiles the images of one training row share; config.json's when unset.",
         ),
         FamilyOption(
@@ -112,7 +112,7 @@ FAMILY = ModelFamily(
             help="Put the tiles of all images of a turn behind one mark, as one picture.",
         ),
         FamilyOption(
-            name="num_segments", kind=int, default=NUM_SEGMENTS,
+            name="num_segments", kind=int, minimum=1, default=NUM_SEGMENTS,
             help="Frames taken of a video, one from each of as many equal stretches.",
         ),
         FamilyOption(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -109,8 +110,9 @@ class InternVLTemplate(ChatTemplate):
     def write_together(self, message: Message, options: EncodeOptions) -> tuple[Segment, ...]:
         """The segments of a message whose pictures share the place of the first."""
         pictures = tuple(part for part in message.media if isinstance(part, Image))
-        others = {id(picture) for picture in pictures[1:]}
-        first = replace(message, content=tuple(part for part in message.content if id(part) not in others))
+        seen = itertools.count()
+        kept = tuple(part for part in message.content if not isinstance(part, Image) or next(seen) == 0)
+        first = replace(message, content=kept)
         return tuple(
             replace(segment, images=pictures) if segment.kind == "media" and not segment.frame else segment
             for segment in super().write_content(first, options)

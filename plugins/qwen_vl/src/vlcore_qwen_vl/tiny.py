@@ -6,17 +6,12 @@ import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlcore.resolve import open_checkpoint
 
 from vlcore_qwen_vl.pieces import CUT, END, SPECIALS
 from vlcore_qwen_vl.template import ROLES, SYSTEM
-
-if TYPE_CHECKING:
-    import torch
-
-    from vlcore_qwen_vl.vision import Resampler, VisionTower
 
 #: `chat_format` of `generation_config.json` by kind of release.
 KINDS = {"chat": "chatml", "base": "raw"}
@@ -89,31 +84,7 @@ def write_weights(folder: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = QwenVLForConditionalGeneration(native_config(open_checkpoint(folder)))
-        start_vision(model.model.vision_tower, model.model.resampler)
     write_tensors(folder / SINGLE_FILES[1], dict(sorted(revert_weight_conversion(model, model.state_dict()).items())))
-
-
-def start_vision(tower: VisionTower, resampler: Resampler) -> None:
-    """Starts the vision parts as the release does; with transformers' small weights they hardly learn."""
-    from torch import nn
-
-    for module in (*tower.modules(), *resampler.modules()):
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.reset_parameters()
-    width = tower.positional_embedding.shape[1]
-    nn.init.normal_(tower.positional_embedding, std=width**-0.5)
-    resampler.pos_embed.data.copy_(make_waves(*resampler.pos_embed.shape))
-
-
-def make_waves(count: int, width: int) -> torch.Tensor:
-    """Positions of a square grid, row by row, as sines and cosines: (count, width), columns first, then rows."""
-    import torch
-
-    edge, quarter = int(count**0.5), width // 4
-    rates = 10000.0 ** -(torch.arange(quarter) / quarter)
-    waves = torch.arange(edge)[:, None] * rates
-    line = torch.cat([waves.sin(), waves.cos()], dim=1)
-    return torch.cat([line.repeat(edge, 1), line.repeat_interleave(edge, 0)], dim=1)
 
 
 def write_pieces(folder: Path, texts: Sequence[str], size: int = 512) -> int:
