@@ -22,7 +22,8 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tiny = pytest.importorskip("vlcore_internvl.tiny")
+    from vlcore_internvl import tiny
+
     folder = tmp_path_factory.mktemp("release")
     tiny.write_tiny(folder, tile=28, width=64, layers=1)
     return folder

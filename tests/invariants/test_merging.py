@@ -96,7 +96,6 @@ def test_only_an_adapter_can_be_merged(trained: Path) -> None:
 
 
 def test_a_quantized_training_is_merged_into_full_precision(make_config: MakeConfig) -> None:
-    pytest.importorskip("bitsandbytes")
     trained = vlcore.sft(make_config(quantization_bit=4, max_steps=2)).checkpoint
     merged = load_file(merge(trained) / "model.safetensors")
     assert {tensor.dtype for tensor in merged.values()} == {torch.float32}

@@ -217,7 +217,6 @@ def test_bf16_training_keeps_what_learns_in_float32(make_config: MakeConfig) -> 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_training_goes_on_learning_after_an_evaluation(make_config: MakeConfig, bits: int) -> None:
-    pytest.importorskip("bitsandbytes")
     run = vlcore.sft(make_config(quantization_bit=bits, save_total_limit=3))
     first, last = (load_file(run.folder / f"checkpoint-{step}" / ADAPTER) for step in (2, 4))
     assert all(not torch.equal(first[name], last[name]) for name in first)

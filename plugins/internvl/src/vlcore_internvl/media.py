@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
-from vlcore.errors import UsageError
 from vlcore.media import Plan, Size, Slot
 from vlcore.resolve import Checkpoint
 from vlcore.template import EncodeOptions
@@ -90,14 +89,8 @@ class TileProcessor:
         return Plan(self.tile_tokens * sum(tiles), tiles, grids)
 
     def choose_frames(self, count: int, fps: float, options: EncodeOptions) -> tuple[int, ...]:
-        """Which frames of a video are taken: `num_segments` of them, in training in the middles of its stretches.
-
-        Raises:
-            UsageError: for fewer than one.
-        """
+        """Which frames of a video are taken: `num_segments` of them, in training in the middles of its stretches."""
         wanted = int(options.family.get("num_segments", NUM_SEGMENTS))
-        if wanted < 1:
-            raise UsageError(f"num_segments={wanted}", "a video needs at least one frame", "give 1 or more")
         return sample_training_frames(count, wanted) if options.train else sample_frames(count, fps, wanted)
 
     def choose_grid(self, size: Size, max_num: int) -> Grid:

@@ -39,7 +39,12 @@ class PlainTemplate(ChatTemplate):
         """The segments of a conversation, its pictures numbered."""
         if self.chat and options.train and options.loss_on == "release":
             return self.chat.write_segments(messages, options)
-        return super().write_segments(number_pictures(messages, options), options)
+        check_order(messages, options.train)
+        return super().write_segments(self.choose_turns(number_pictures(messages, options), options), options)
+
+    def choose_turns(self, messages: Sequence[Message], options: EncodeOptions) -> Sequence[Message]:
+        """The messages that are taken: all of them."""
+        return messages
 
     def write_image(self, image: Image, frame: bool = False) -> tuple[Segment, ...]:
         """A picture between its tokens; the prompt's text shows its path, as the release writes it."""
@@ -66,19 +71,15 @@ class ChatMLTemplate(PlainTemplate):
     tokens: int
     window: int
 
-    def write_segments(self, messages: Sequence[Message], options: EncodeOptions) -> tuple[Segment, ...]:
-        """The segments of a conversation, without the oldest turns beyond the window."""
-        check_order(messages, options.train)
-        numbered = number_pictures(messages, options)
-        kept = numbered if options.train else self.keep_window(self.add_system(numbered), options)
-        return super().write_segments(kept, options)
-
-    def keep_window(self, messages: Sequence[Message], options: EncodeOptions) -> tuple[Message, ...]:
+    def choose_turns(self, messages: Sequence[Message], options: EncodeOptions) -> Sequence[Message]:
         """The messages without the oldest turns that do not fit beside system text and newer history.
 
-        The question itself does not count. So does the release's `make_context`, without a word.
+        The question itself does not count, and training takes all. So does the release's `make_context`, which
+        leaves turns out without a word.
         """
-        system, *history, question = messages
+        if options.train:
+            return messages
+        system, *history, question = self.add_system(messages)
         limit = options.family.get("max_window_size") or self.window
         turns = [history[at : at + 2] for at in range(0, len(history), 2)]
         # The newline behind the last message belongs to the question.
