@@ -106,3 +106,8 @@ def test_one_picture_needs_no_list(model: VLModel) -> None:
 def test_a_loss_that_does_not_exist_is_refused(model: VLModel) -> None:
     with pytest.raises(UsageError, match="loss_on 'anwsers'"):
         model.encode([user("?"), make_message("assistant", "!")], train=True, loss_on="anwsers")  # type: ignore[arg-type]
+
+
+def test_answers_go_into_the_checkpoint_or_here_but_never_into_a_release(tmp_path: Path) -> None:
+    assert choose_result_path(InferConfig(ckpt_dir=str(tmp_path))).parent == tmp_path / "infer_result"
+    assert choose_result_path(InferConfig(model=str(MODEL))).parent == Path("infer_result")

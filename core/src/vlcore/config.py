@@ -205,7 +205,7 @@ class InferConfig(GenerateConfig, LoadConfig):
                               minimum=0)
     infer_batch_size: int = setting(1, "Rows of val_dataset answered at once.", minimum=1)
     draw_boxes: str = setting("", "File for the last picture with the boxes of the answer in it, such as out.png.")
-    result_path: str = setting("", "File for the answers to val_dataset; else infer_result/ in the checkpoint.")
+    result_path: str = setting("", "File for the answers to val_dataset; else in infer_result/ of ckpt_dir, or here.")
 
     def __post_init__(self) -> None:
         LoadConfig.__post_init__(self)

@@ -38,14 +38,12 @@ def find_rows(model: VLModel, config: InferConfig) -> tuple[Row, ...]:
 
 
 def choose_result_path(config: InferConfig) -> Path:
-    """Where the answers go: `--result_path`, else `infer_result/DATE.jsonl` in the checkpoint.
+    """Where the answers go: `--result_path`, else `infer_result/DATE.jsonl` in `--ckpt_dir` or, without one, here.
 
     Raises:
         UsageError: when that file exists.
     """
-    root = Path(config.ckpt_dir or config.model or ".")
-    name = f"{datetime.now():%Y%m%d-%H%M%S}.jsonl"
-    usual = (root if root.is_dir() else Path()) / "infer_result" / name
+    usual = Path(config.ckpt_dir) / "infer_result" / f"{datetime.now():%Y%m%d-%H%M%S}.jsonl"
     path = Path(config.result_path) if config.result_path else usual
     if path.exists():
         raise UsageError(f"result_path {path}", "it exists", "give another file")
