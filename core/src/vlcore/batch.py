@@ -151,3 +151,18 @@ def collate(examples: Sequence[Example], pad_id: int, side: str = "right") -> di
     }
     names = dict.fromkeys(name for example in examples for name in example.pixels)
     return batch | {n: torch.cat([e.pixels[n] for e in examples if n in e.pixels]) for n in names}
+
+
+def measure_lengths(position_ids: torch.Tensor) -> torch.Tensor:
+    """Length so far of the conversation each position belongs to, (rows, positions) as given.
+
+    A position 0 begins a conversation, so rows of a batch and conversations packed in a row are told apart.
+
+    >>> import torch
+    >>> measure_lengths(torch.tensor([[0, 1, 2, 0, 1]])).tolist()
+    [[3, 3, 3, 2, 2]]
+    """
+    conversation = (position_ids == 0).cumsum(-1)
+    last = position_ids.new_zeros(position_ids.shape[0], position_ids.shape[1] + 1)
+    last.scatter_reduce_(1, conversation, position_ids, reduce="amax")
+    return last.gather(1, conversation) + 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from vlcore.config import LoadConfig
 from vlcore.resolve import Checkpoint
-from vlcore_internvl.rope import OwnLengthRotary, measure_lengths
+from vlcore_internvl.rope import OwnLengthRotary
 
 Find = Callable[[str], Checkpoint]
 #: Recorded checkpoints whose rope changes within 192 (dynamic) and 160 (longrope) positions.
@@ -58,12 +58,6 @@ def test_frequencies_are_those_of_a_fresh_native_module(name: str, length: int, 
     found, expected = OwnLengthRotary(config)(states, positions), native(states, positions)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-
-
-def test_packed_conversations_have_their_own_lengths() -> None:
-    positions = torch.tensor([[0, 1, 2, 0, 1], [0, 0, 0, 1, 2]])
-    assert measure_lengths(positions).tolist() == [[3, 3, 3, 2, 2], [1, 1, 3, 3, 3]]
-    assert measure_lengths(torch.tensor([[7], [3]])).tolist() == [[8], [4]]
 
 
 def test_pixel_shuffle_v1_swaps_rows_and_columns_of_v2(tiny: Callable[..., Checkpoint]) -> None:

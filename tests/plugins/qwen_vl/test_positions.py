@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from transformers import DynamicCache
+from vlcore.batch import measure_lengths
 from vlcore_qwen_vl.language import QwenConfig
-from vlcore_qwen_vl.positions import Stretch, choose_alphas, choose_growth, measure_lengths
+from vlcore_qwen_vl.positions import Stretch, choose_alphas, choose_growth
 
 TRAINED = 320
 

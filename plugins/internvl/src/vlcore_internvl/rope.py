@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from vlcore.batch import measure_lengths
 
 #: Rope types whose frequencies change with the length.
 STATEFUL = ("dynamic", "longrope")
@@ -75,17 +76,3 @@ class OwnLengthRotary(nn.Module):
         """0, 2/d, 4/d ... for a head of width d."""
         steps: torch.Tensor = torch.arange(0, self.width, 2, device=device).float()
         return steps / self.width
-
-
-def measure_lengths(position_ids: torch.Tensor) -> torch.Tensor:
-    """Length so far of the conversation each position belongs to, (rows, positions) as given.
-
-    A position 0 begins a conversation, so rows of a batch and conversations packed in a row are told apart.
-
-    >>> measure_lengths(torch.tensor([[0, 1, 2, 0, 1]])).tolist()
-    [[3, 3, 3, 2, 2]]
-    """
-    conversation = (position_ids == 0).cumsum(-1)
-    last = position_ids.new_zeros(position_ids.shape[0], position_ids.shape[1] + 1)
-    last.scatter_reduce_(1, conversation, position_ids, reduce="amax")
-    return last.gather(1, conversation) + 1

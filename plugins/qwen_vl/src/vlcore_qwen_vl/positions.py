@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from transformers import Cache
+from vlcore.batch import measure_lengths
 
 if TYPE_CHECKING:
     from vlcore_qwen_vl.language import QwenConfig
@@ -84,17 +85,3 @@ def choose_alphas(position_ids: torch.Tensor, cache: Cache | None, trained: int)
 def choose_growth(position_ids: torch.Tensor, trained: int) -> torch.Tensor:
     """The factor of each query: ln(p + 1) / ln(trained length) beyond the trained length, else 1."""
     return ((position_ids + 1).float().log() / math.log(trained)).clamp(min=1)
-
-
-def measure_lengths(position_ids: torch.Tensor) -> torch.Tensor:
-    """Length of the conversation each position belongs to, (rows, positions) as given.
-
-    A position 0 begins a conversation, so rows of a batch and conversations packed in a row are told apart.
-
-    >>> measure_lengths(torch.tensor([[0, 1, 2, 0, 1]])).tolist()
-    [[3, 3, 3, 2, 2]]
-    """
-    conversation = (position_ids == 0).cumsum(-1)
-    last = position_ids.new_zeros(position_ids.shape[0], position_ids.shape[1] + 1)
-    last.scatter_reduce_(1, conversation, position_ids, reduce="amax")
-    return last.gather(1, conversation) + 1
