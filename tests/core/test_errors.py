@@ -1,5 +1,5 @@
 import pytest
-from vlcore.errors import ExtraMissing, VlcoreError, suggest_near
+from vlcore.errors import ExtraMissing, VlcoreError, first_line, suggest_near
 
 
 def test_error_says_what_was_given_why_and_what_to_do():
@@ -28,3 +28,16 @@ def test_missing_extra_names_its_installation():
 )
 def test_near_names_are_given_else_the_known_ones(name, known, said):
     assert suggest_near(name, known) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("one\ntwo", "one"),
+        ("Error(s) in loading:\n\tsize mismatch for a", "Error(s) in loading: size mismatch for a"),
+        ("nothing follows:", "nothing follows:"),
+        ("", "ValueError"),
+    ],
+)
+def test_what_a_library_says_fits_in_one_line(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcore.config import LoadConfig, SftConfig, read_config, write_config
-from vlcore.errors import CheckpointError, UsageError
+from vlcore.errors import CheckpointError, UsageError, first_line
 from vlcore.lora import quiet_peft
 from vlcore.resolve import ORIGIN_FILE, Checkpoint, read_json
 
@@ -186,7 +186,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = Fals
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"adapter {folder}", f"it cannot be loaded ({reason})", "check that it belongs to this model"
         ) from error

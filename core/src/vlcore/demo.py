@@ -129,7 +129,8 @@ class Demo:
         self.say_command("infer", config, InferConfig())
         loaded = load_model(model, dtype="fp32")
         answer_rows(loaded, find_rows(loaded, config), path, config)
-        answers = tuple(json.loads(line)["response"] for line in path.read_text(encoding="utf8").splitlines())
+        with path.open(encoding="utf8") as file:
+            answers = tuple(json.loads(line)["response"] for line in file)
         pairs = list(zip(answers, held_out, strict=True))
         digits = sum(text == str(item.digit) for text, item in pairs) / len(pairs)
         return Score(name, answers, digits, sum(text == WORDS[item.digit] for text, item in pairs) / len(pairs))

@@ -86,3 +86,15 @@ def suggest_near(name: str, known: Iterable[str]) -> str:
     if not names:
         return "there are none"
     return "known are " + ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line; its name when it says nothing.
+
+    A first line that ends with a colon announces the reason, so the second line comes with it.
+
+    >>> first_line(RuntimeError("in loading:\\n  size mismatch for a"))
+    'in loading: size mismatch for a'
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

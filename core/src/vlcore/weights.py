@@ -11,7 +11,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from vlcore.errors import CheckpointError, ExtraMissing, UsageError
+from vlcore.errors import CheckpointError, ExtraMissing, UsageError, first_line
 from vlcore.family import WeightFolder
 from vlcore.resolve import read_json
 from vlcore.shards import SINGLE_FILES, open_folders, read_places, read_tensors, write_index, write_tensors
@@ -60,7 +60,7 @@ def load_pretrained(
         )
     except (OSError, RuntimeError, ValueError, ImportError, EOFError, UnpicklingError) as error:
         raise CheckpointError(
-            f"checkpoint {checkpoint.folder}", f"its weights cannot be loaded ({_first_line(error)})", "copy it again"
+            f"checkpoint {checkpoint.folder}", f"its weights cannot be loaded ({first_line(error)})", "copy it again"
         ) from error
     check_report(report, checkpoint.folder)
     keep_used(model)
@@ -100,7 +100,7 @@ def check_files(folder: Path) -> None:
             with safe_open(path, "pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            why = f"it is not whole ({_first_line(error)})"
+            why = f"it is not whole ({first_line(error)})"
             raise CheckpointError(f"file {path}", why, "copy or download it again") from error
 
 
@@ -305,7 +305,3 @@ def copy_other_files(source: Path, output: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.endswith(WEIGHT_ENDINGS):
             shutil.copyfile(path, output / path.name)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
