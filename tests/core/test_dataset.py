@@ -14,9 +14,11 @@ from vlcore.config import DataConfig
 from vlcore.dataset import (
     ReadOptions,
     Row,
+    Rows,
     describe_placement,
     find_faults,
     make_read_options,
+    open_rows,
     read_datasets,
     read_rows,
     split_rows,
@@ -136,6 +138,39 @@ def test_untagged_media_go_one_to_a_turn_where_the_family_says_so(images: Any, e
 def test_more_media_than_turns_are_refused_where_each_turn_takes_one() -> None:
     fault = fault_of({"query": "a", "response": "b", "images": ["1.png", "2.png"]}, TURNS)
     assert (fault.given, fault.why) == ("rows.jsonl:1: images", "2 media for 1 turns")
+
+
+def hold(*turns: Any) -> dict[str, Any]:
+    said = [{"role": ["user", "assistant"][i % 2], "content": turn} for i, turn in enumerate(turns)]
+    media = "".join(map(str, turns)).count("<image>")
+    return {"messages": said, "images": ["a.png"] * media} if media else {"messages": said}
+
+
+def test_a_model_that_asks_each_turn_takes_one_medium_a_turn() -> None:
+    options = replace(LOOSE, ask="turn")
+    assert read_one(hold("<image>a", "b", "<image>c", "d"), options).messages[2].media
+    fault = fault_of(hold("a", "b", "<image><image>c", "d"), options)
+    assert (fault.given, fault.why) == (
+        "rows.jsonl:1: messages[2].content", "it has 2 media, and this model takes one a turn"
+    )
+
+
+def test_a_model_that_asks_once_a_conversation_takes_media_in_one_turn() -> None:
+    options = replace(LOOSE, ask="conversation")
+    assert len(read_one(hold("a", "b", "<image><image>c", "d"), options).messages[2].media) == 2
+    parts = [{"type": "image", "image": "a.png"}, {"type": "video", "video": "b.mp4"}]
+    assert len(read_one(hold(parts, "b", "c", "d"), options).messages[0].media) == 2
+    fault = fault_of(hold("<image>a", "b", "<image>c", "d"), options)
+    assert fault.given == "rows.jsonl:1: messages[2].content" and "takes media in one turn" in fault.why
+
+
+def test_placeholders_are_tags_for_every_family() -> None:
+    row = {"conversations": [{"from": "human", "value": "<image_placeholder>\nWhat?"}, {"from": "gpt", "value": "A."}]}
+    assert contents(read_one({**row, "image": "1.png"})) == [("[1.png]", "<image>\nWhat?"), ("A.",)]
+    assert contents(read_one({**row, "image": "1.png"}, TURNS))[0] == ("[1.png]", "<image_placeholder>\nWhat?")
+    assert fault_of(row).given == "rows.jsonl:1: conversations[0].value"
+    told = {"messages": [{"role": "user", "content": [{"type": "text", "text": "<image_placeholder>?"}]}, ANSWER]}
+    assert contents(read_one(told))[0] == ("<image_placeholder>?",)
 
 
 def test_tagged_media_stand_before_the_text_which_keeps_its_tags() -> None:
@@ -337,6 +372,7 @@ def test_a_text_part_in_a_row_without_media_may_talk_about_tags() -> None:
         ([{"role": "user"}], {}, "messages[0].content"),
         ([{"role": "user", "content": 3}], {}, "messages[0].content"),
         (["Hello"], {}, "messages[0]"),
+        ([{"role": "user", "content": [{"type": "video", "frames": []}]}], {}, "messages[0].content[0].frames"),
         ("Hello", {}, "messages"),
         ([{"role": "user", "content": "a", "loss": "no"}], {}, "messages[0].loss"),
         ([{"role": "user", "content": [{"type": "audio"}]}], {}, "messages[0].content[0].type"),
@@ -411,6 +447,19 @@ def test_faults_name_file_line_and_field(row: Any, field: str) -> None:
     assert fault.why and fault.do
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"k" * 3000: 1}, {str(number): 1 for number in range(3000)}, {"a\nb\u202e": 1},
+        {"messages": [{"role": ["x"] * 3000, "content": "a"}]}, {"messages": [{"role": "a\n" * 900, "content": "a"}]},
+        {"query": "a", "response": "b", "images": ["a\n" * 900]},
+    ],
+)  # fmt: skip
+def test_faults_fit_in_one_line_whatever_the_row_holds(row: dict[str, Any]) -> None:
+    said = str(fault_of(row, ReadOptions()))
+    assert len(said) < 800 and said.isprintable()
+
+
 def test_mistyped_keys_are_answered_with_near_names() -> None:
     assert fault_of({"query": "a", "reponse": "b"}).why == "it is missing (is reponse meant for it?)"
     assert "qeury (did you mean query?), id" in fault_of({"qeury": "a", "id": 1}).why
@@ -479,8 +528,8 @@ def test_rows_of_a_json_list_know_their_line() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "given", "why"),
     [
-        ("a.jsonl", '{"query": "a"}\n{"query": "a", }', "a.jsonl:2", "a comma before a closing bracket"),
-        ("a.jsonl", "{}\nnonsense", "a.jsonl:2", "not JSON"),
+        ("a.jsonl", '\n{"query": "a", }', "a.jsonl:2", "a comma before a closing bracket"),
+        ("a.jsonl", "\n nonsense", "a.jsonl:2", "not JSON"),
         ("a.json", '[{"query": "a"},\n {"query": "b"},\n]', "a.json:3", "a comma before a closing bracket"),
         ("a.json", '[{"a": 1}\n{"b": 2}]', "a.json:2", "',' delimiter"),
         ("a.json", '[{"a": 1}', "a.json:1", "',' delimiter"),
@@ -558,8 +607,8 @@ FAMILY = ModelFamily(
 )
 
 
-def make_rows(count: int) -> list[Row]:
-    return read_rows(write_rows(*({"query": str(i), "response": "x"} for i in range(count))))
+def make_rows(count: int) -> Rows:
+    return open_rows([write_rows(*({"query": str(i), "response": "x"} for i in range(count)))])
 
 
 @pytest.mark.parametrize(
@@ -577,8 +626,8 @@ def test_splitting_sets_aside_at_least_one_row_and_never_all(count: int, ratio: 
     rows = make_rows(count)
     train, validation = split_rows(rows, ratio)
     assert (len(train), len(validation)) == (count - aside, aside)
-    assert sorted([*train, *validation], key=lambda row: row.line) == rows
-    assert split_rows(rows, ratio) == (train, validation)
+    assert sorted([*train, *validation], key=lambda row: row.line) == list(rows)
+    assert [list(part) for part in split_rows(rows, ratio)] == [list(train), list(validation)]
 
 
 def test_a_ratio_above_one_is_refused() -> None:

@@ -29,7 +29,7 @@ def test_each_example_can_be_read(
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("train.jsonl").write_text('{"query": "Hello", "response": "Hi", "images": ["a.png"]}\n')
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[-1]
     names: dict[str, object] = {}
     exec(code, names)
     assert names["rows"] == read_rows("train.jsonl", ReadOptions(image_folder="pictures", check_media=False))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image as PilImage
 from vlcore.boxes import Box, Grounding, read_marks
-from vlcore.dataset import Position, ReadOptions, Row, read_row
+from vlcore.dataset import Position, ReadOptions, Row, read_row, read_rows
 from vlcore.errors import DataError
 
 THOUSANDTHS = [100, 200, 300, 400]
@@ -76,7 +77,14 @@ def test_rows_without_tags_leave_their_objects_alone() -> None:
     ([thing(bbox=[1, 2, 3])], "objects[0].bbox"), ([thing(bbox=[1, 2, 3, 4000])], "objects[0].bbox"),
     ([thing(bbox="1,2,3,4")], "objects[0].bbox"), ([thing(bbox_type="norm")], "objects[0].bbox_type"),
     ([thing(bbox=[])], "objects[0]"), ([thing(bbox=[1, 2, 3, 4], bbox_type="real", image=2)], "objects[0].image"),
-    ([thing(bbox_type="real")], "objects[0].image"),
+    ([thing(bbox_type="real")], "objects[0].image"), ([thing(bbox_type="real", image=True)], "objects[0].image"),
+    ([thing(bbox=[300, 200, 100, 400])], "objects[0].bbox"), ([thing(bbox=[100, 400, 300, 200])], "objects[0].bbox"),
+    ([thing(bbox=[-1, 2, 3, 4])], "objects[0].bbox"), ([thing(bbox=[1, 2, 3, math.nan])], "objects[0].bbox"),
+    ([thing(bbox=[1, 2, 3, math.inf])], "objects[0].bbox"), ([thing(bbox=[1, 2, 3, 10**400])], "objects[0].bbox"),
+    ([thing(bbox=[0, 0, True, 1])], "objects[0].bbox"), ([thing(bbox=[None, 0, 1, 1])], "objects[0].bbox"),
+    ([thing(bbox=[[1, 2, 3, 4], 5])], "objects[0].bbox"), ([thing(caption=3)], "objects[0].caption"),
+    ([thing(bbox_type=["real"])], "objects[0].bbox_type"), ("[" * 5000, "objects"), ("[" + "1" * 5000 + "]", "objects"),
+    ('[{"caption": "\\ud800"}]', "objects"),
 ])
 def test_faults_name_the_object_and_what_is_wrong(objects: Any, field: str) -> None:
     found = fault(query="Find <bbox>", response="x", images=["missing.png"], objects=objects)
@@ -87,6 +95,24 @@ def test_a_name_without_a_caption_is_a_fault() -> None:
     assert fault(query="<ref-object>", response="x", objects=[{"bbox": []}]).given.endswith("objects[0]")
 
 
+def test_fields_of_an_object_that_are_null_count_as_absent() -> None:
+    cat = {"caption": "cat", "bbox": None, "bbox_type": None, "image": None}
+    assert read(query="<ref-object>", response="x", objects=[cat]).messages[0].text == "(cat)"
+
+
+def test_a_box_may_be_a_line_or_a_point() -> None:
+    row = read(query="<bbox>", response="x", objects=[thing(bbox=[5, 5, 5, 5])])
+    assert row.messages[0].text == "[5, 5, 5, 5]"
+
+
 def test_models_without_marks_refuse_the_tags() -> None:
     with pytest.raises(DataError, match="no marks for <bbox>"):
         read(ReadOptions(), query="<bbox>", response="x", objects=[thing()])
+
+
+def test_objects_without_tags_are_named_as_not_read(tmp_path: Path) -> None:
+    objects = [{"caption": "a cat", "bbox": [1, 2, 3, 4], "bbox_type": "norm_1000"}]
+    lines = [{"query": "What?", "response": "A cat.", "objects": objects}, {"query": "What?", "response": "A cat."}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = read_rows(str(tmp_path / "rows.jsonl"))
+    assert [list(row.unread) for row in rows] == [["objects"], []]

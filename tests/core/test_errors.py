@@ -1,5 +1,7 @@
+import pickle
+
 import pytest
-from vlcore.errors import ExtraMissing, VlcoreError, first_line, suggest_near
+from vlcore.errors import DataError, ExtraMissing, VlcoreError, first_line, suggest_near
 
 
 def test_error_says_what_was_given_why_and_what_to_do():
@@ -41,3 +43,10 @@ def test_near_names_are_given_else_the_known_ones(name, known, said):
 )
 def test_what_a_library_says_fits_in_one_line(text: str, line: str) -> None:
     assert first_line(ValueError(text)) == line
+
+
+@pytest.mark.parametrize("error", [DataError("a", "b", "c"), ExtraMissing("a video", "PyAV", "video")])
+def test_an_error_comes_whole_from_another_process(error: VlcoreError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), again.given, again.why, again.do) == (str(error), error.given, error.why, error.do)

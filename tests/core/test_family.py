@@ -17,6 +17,12 @@ def test_record_answers_to_its_name_its_ids_and_their_folder_names(name):
     assert record.hub_ids == ("Org/Toy-2B", "Other/toy2")
 
 
+def test_a_model_asks_for_media_as_its_family_unless_it_says_otherwise(make_family):
+    family = make_family(ask="turn")
+    own = ModelRecord(name="x", huggingface="x/x", ask="conversation")
+    assert [family.ask_of(record) for record in (None, family.models[0], own)] == ["turn", "turn", "conversation"]
+
+
 def test_parts_are_found_by_prefix_of_whole_names():
     parts = Parts(language=("model",), vision=("model.vision",), projector=("mlp", "mlp1"))
     names = ("model.x", "model.vision.x", "model.vision_x", "mlp1.0", "mlp12", "head")

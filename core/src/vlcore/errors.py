@@ -7,8 +7,9 @@ the command line prints them (one line, and the exit code below).
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class VlcoreError(Exception):
@@ -20,11 +21,15 @@ class VlcoreError(Exception):
         do: what to do instead.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, given: str, why: str, do: str) -> None:
         super().__init__(f"{given}: {why}; {do}")
         self.given, self.why, self.do = given, why, do
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its parts, so that it comes whole from another process."""
+        return _remake, (type(self), self.given, self.why, self.do)
 
 
 class UsageError(VlcoreError):
@@ -73,6 +78,12 @@ class ExtraMissing(VlcoreError):
         super().__init__(what, why, f"run: pip install '{distribution}[{extra}]'")
 
 
+def _remake(kind: type[VlcoreError], given: str, why: str, do: str) -> VlcoreError:
+    error = kind.__new__(kind)
+    VlcoreError.__init__(error, given, why, do)
+    return error
+
+
 def suggest_near(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest of the known names, or all of them when they are few.
 
@@ -86,6 +97,17 @@ def suggest_near(name: str, known: Iterable[str]) -> str:
     if not names:
         return "there are none"
     return "known are " + ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def show(value: object) -> str:
+    """What somebody gave, for a message: on one line, in signs that can be printed, without the middle of what is long.
+
+    >>> show("a\\nb"), show([["deep", 1e999]])
+    ('a\\\\nb', "[['deep', inf]]")
+    """
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    text = text if len(text) <= 180 else f"{text[:90]}...{text[-80:]}"
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Records of what a plugin registers: families and the models in them. Plain values, nothing heavy."""
+"""Records of what a plugin registers: families, the models in them, and data sets. Plain values, nothing heavy."""
 
 from __future__ import annotations
 
@@ -55,6 +55,34 @@ class ModelRecord:
         folder_names = {hub_id.split("/")[-1].lower() for hub_id in self.hub_ids}
         known = {self.name.lower(), *(hub_id.lower() for hub_id in self.hub_ids), *folder_names}
         return name.lower() in known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRecord:
+    """A data set on a hub that users name by a name of its own.
+
+    Attributes:
+        name: what a user types.
+        huggingface: its id on the Hugging Face hub; empty when it is not there.
+        modelscope: its id on ModelScope; the Hugging Face id when left out.
+        subset: which part of it; empty for its own default.
+        split: which split; `a+b` is both.
+        help: one line on what it holds.
+        convert: a row as the hub has it to a row in one of the known forms, media as they are, in a list; a
+            function of a module, since workers need it. None when its rows are in a known form.
+    """
+
+    name: str
+    huggingface: str = ""
+    modelscope: str = ""
+    subset: str = ""
+    split: str = "train"
+    help: str = ""
+    convert: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.huggingface and not self.modelscope:
+            raise UsageError(f"dataset {self.name}", "it names no hub", "give huggingface or modelscope")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +208,10 @@ class ModelFamily:
     def find_record(self, *names: str) -> ModelRecord | None:
         """The first model that one of the names means."""
         return next((model for name in names for model in self.models if name and model.answers_to(name)), None)
+
+    def ask_of(self, record: ModelRecord | None) -> AskMedia:
+        """When a talk with a model of this family asks for media."""
+        return (record.ask if record else None) or self.ask
 
     def read_options(self, given: Mapping[str, Any], record: ModelRecord | None = None) -> dict[str, Any]:
         """All options of the family: the given value, else the model's, else the default.

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from vlcore.config import LoadConfig
-    from vlcore.family import ModelFamily
+    from vlcore.family import DatasetRecord, ModelFamily
     from vlcore.media import MediaProcessor
+    from vlcore.metrics import Metric
     from vlcore.resolve import Checkpoint
     from vlcore.template import Template
     from vlcore.tokenizer import Tokenizer
@@ -36,6 +37,28 @@ def register_models() -> Iterable[ModelFamily]:  # type: ignore[empty-body]
         The families this plugin owns; several are allowed.
 
     Example: `return [FAMILY]`
+    """
+
+
+@hookspec
+def register_datasets() -> Iterable[DatasetRecord]:  # type: ignore[empty-body]
+    """Called once, when plugins are discovered. Keep it light: no datasets, no download.
+
+    Returns:
+        Data sets that users may name in `--dataset`, with a conversion of their rows. Default: `coco-en` and its kin.
+
+    Example: `return [DatasetRecord(name="signs", huggingface="owner/signs", convert=convert_row)]`
+    """
+
+
+@hookspec
+def register_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
+    """Called once, when plugins are discovered. Keep it light: a metric imports what it needs when it scores.
+
+    Returns:
+        Measures of answers that users may name in `--metric`. Default: `exact_match`, `cer` and their kin.
+
+    Example: `return [Metric(name="formulas", help="Formulas that are equal.", score=score_formula)]`
     """
 
 
@@ -59,7 +82,8 @@ def load_model(checkpoint: Checkpoint, config: LoadConfig) -> PreTrainedModel | 
 
     Args:
         checkpoint: the folder to load.
-        config: dtype, device map, quantization and attention implementation.
+        config: dtype, device map, quantization and attention implementation. On the device `meta` (a merge, a
+            plan) the model has every shape and no weight.
 
     Returns:
         A native model with `forward`, `generate` and `get_image_features`, read strictly: use
@@ -136,7 +160,10 @@ def lora_targets(checkpoint: Checkpoint, model: PreTrainedModel, choice: str) ->
 
 @hookspec(firstresult=True)
 def merge(checkpoint: Checkpoint, model: PreTrainedModel, output: Path) -> bool | None:
-    """Called to write a model in the layout of its release, after a merge or a full training.
+    """Called to write a whole model in the layout of its release, after a full training.
+
+    `vlcore export` merges adapters tensor by tensor through the mapping of loading, and calls this hook only for
+    plugins that fill it: then with the whole model in float32.
 
     Args:
         checkpoint: the checkpoint the model came from; its other files are carried over.

@@ -1,4 +1,4 @@
-"""Hubs: a model's files on this machine. ModelScope by default, Hugging Face with `USE_HF=1`.
+"""Hubs: the files of a model or data set on this machine. ModelScope by default, Hugging Face with `USE_HF=1`.
 
 Nothing here runs when a local folder is given. Files are data: code that comes with a checkpoint is stored but
 never imported.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vlcore.errors import ExtraMissing, ModelNotFound
+from vlcore.errors import DataError, ExtraMissing, ModelNotFound, VlcoreError
 from vlcore.family import ModelRecord
 
 
@@ -46,6 +46,28 @@ def _download_huggingface(hub_id: str, token: str, revision: str) -> Path:
         raise _not_downloaded(hub_id, "Hugging Face", error) from error
 
 
+def download_dataset(hub_id: str, token: str = "") -> Path:
+    """The local folder of a data set on ModelScope, downloaded unless the hub's cache has it.
+
+    Raises:
+        DataError: when the hub cannot be reached or does not have it.
+        ExtraMissing: when ModelScope's library is not installed.
+    """
+    try:
+        from modelscope.hub.api import HubApi
+        from modelscope.hub.snapshot_download import dataset_snapshot_download
+    except ImportError as error:
+        raise ExtraMissing(f"dataset {hub_id} from ModelScope", "modelscope", "modelscope") from error
+    token = token or os.environ.get("MODELSCOPE_API_TOKEN", "")
+    try:
+        if token:
+            HubApi().login(token)
+        return Path(dataset_snapshot_download(hub_id))
+    except Exception as error:
+        other = "write HF::ID to ask Hugging Face, or give a local file"
+        raise _not_given(f"dataset {hub_id}", "ModelScope", error, other, DataError) from error
+
+
 def _download_modelscope(hub_id: str, token: str, revision: str) -> Path:
     try:
         from modelscope.hub.api import HubApi
@@ -61,11 +83,11 @@ def _download_modelscope(hub_id: str, token: str, revision: str) -> Path:
         raise _not_downloaded(hub_id, "ModelScope", error) from error
 
 
-def _not_downloaded(hub_id: str, hub: str, error: Exception) -> ModelNotFound:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+def _not_downloaded(hub_id: str, hub: str, error: Exception) -> VlcoreError:
     other = "unset USE_HF to ask ModelScope" if uses_huggingface() else "set USE_HF=1 to ask Hugging Face"
-    return ModelNotFound(
-        f"model {hub_id}",
-        f"{hub} did not give it ({reason})",
-        f"check the name and the network, {other}, or give a local folder with --model",
-    )
+    return _not_given(f"model {hub_id}", hub, error, f"{other}, or give a local folder with --model", ModelNotFound)
+
+
+def _not_given(given: str, hub: str, error: Exception, other: str, kind: type[VlcoreError]) -> VlcoreError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return kind(given, f"{hub} did not give it ({reason})", f"check the name and the network, {other}")

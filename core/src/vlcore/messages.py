@@ -5,6 +5,7 @@ All values are frozen. A string becomes a list of parts at once, so later code s
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def read_message(data: Mapping[str, Any], root: Path | None = None) -> Message:
 
 
 def write_message(message: Message) -> dict[str, Any]:
-    """The plain form of a message, the reverse of `read_message`; media must come from paths or URLs."""
+    """The plain form of a message, the reverse of `read_message`; bytes become data URLs."""
     content = [_write_part(part) for part in message.content]
     plain: dict[str, Any] = {"role": message.role, "content": content}
     return plain if message.trained else {**plain, "loss": False}
@@ -179,4 +180,6 @@ def _write_part(part: Part) -> dict[str, Any]:
 def _write_source(source: Any) -> str:
     if isinstance(source, str | Path):
         return str(source)
-    raise UsageError("a picture in memory", "only paths and URLs can be written down", "save it to a file first")
+    if isinstance(source, bytes):
+        return "data:;base64," + base64.b64encode(source).decode("ascii")
+    raise UsageError("an open picture", "only paths, URLs and bytes can be written down", "save it to a file first")

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from vlcore.config import LoadConfig
-    from vlcore.family import ModelFamily
+    from vlcore.family import DatasetRecord, ModelFamily
+    from vlcore.metrics import Metric
     from vlcore.resolve import Checkpoint
     from vlcore.tokenizer import Tokenizer
 
@@ -21,6 +22,22 @@ if TYPE_CHECKING:
 def register_models() -> Iterable[ModelFamily]:
     """The core knows no family."""
     return ()
+
+
+@hookimpl(trylast=True)
+def register_datasets() -> Iterable[DatasetRecord]:
+    """COCO captions, in the forms that the documents of the first families train with."""
+    from vlcore.dataset.coco import DATASETS
+
+    return DATASETS
+
+
+@hookimpl(trylast=True)
+def register_metrics() -> Iterable[Metric]:
+    """What the field measures answers with."""
+    from vlcore.metrics.builtin import METRICS
+
+    return METRICS
 
 
 @hookimpl(trylast=True)

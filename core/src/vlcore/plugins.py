@@ -10,14 +10,15 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 from importlib_metadata import EntryPoint, entry_points
 
 from vlcore import hookspecs
 from vlcore.errors import PluginError, suggest_near
-from vlcore.family import ModelFamily
+from vlcore.family import DatasetRecord, ModelFamily
+from vlcore.metrics.record import Metric
 
 #: The entry-point group of plugins.
 GROUP = "vlcore"
@@ -25,6 +26,7 @@ GROUP = "vlcore"
 LIMIT = "VLCORE_PLUGINS"
 #: The plugin that holds the defaults of the core.
 NATIVE = "native"
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Plugin:
         name: its entry point's name.
         distribution: the distribution it came with, and its `version`.
         origin: the module or object the entry point names.
-        families: the families it registered.
+        families: the families it registered, and its `datasets` and `metrics`.
         hooks: names of the hooks it fills.
         failure: why it could not be loaded; empty when it was.
     """
@@ -45,6 +47,8 @@ class Plugin:
     version: str
     origin: str
     families: tuple[ModelFamily, ...] = ()
+    datasets: tuple[DatasetRecord, ...] = ()
+    metrics: tuple[Metric, ...] = ()
     hooks: tuple[str, ...] = ()
     failure: str = ""
 
@@ -60,6 +64,11 @@ class Registry:
     def families(self) -> dict[str, ModelFamily]:
         """Families by the name of the plugin and their own, `plugin/family`."""
         return {f"{p.name}/{family.name}": family for p in self.plugins for family in p.families}
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Metrics by name."""
+        return {metric.name: metric for plugin in self.plugins for metric in plugin.metrics}
 
     def owner_of(self, family: ModelFamily) -> Plugin:
         """The plugin that registered a family."""
@@ -78,6 +87,13 @@ class Registry:
         others = [p.name for p in self.plugins if p.families and p.name not in (owner, NATIVE)]
         removed = [self.manager.get_plugin(name) for name in others]
         return self.manager.subset_hook_caller(hook, removed)(**arguments)
+
+
+    def fills(self, hook: str, owner: str) -> bool:
+        """Whether a plugin, the owner of a model or one that owns nothing, takes part in a hook for that model."""
+        others = {p.name for p in self.plugins if p.families and p.name != owner}
+        names = {impl.plugin_name for impl in getattr(self.manager.hook, hook).get_hookimpls()}
+        return bool(names - others - {NATIVE})
 
 
 @cache
@@ -105,7 +121,7 @@ def discover(found: Iterable[EntryPoint], limit: str | None = None) -> Registry:
     manager.add_hookspecs(hookspecs)
     loaded = [load_plugin(manager, point) for point in chosen]
     check_hooks(manager, loaded)
-    plugins = tuple(add_families(manager, plugin) for plugin in loaded)
+    plugins = tuple(add_records(manager, plugin) for plugin in loaded)
     check_owners(plugins)
     return Registry(manager, plugins)
 
@@ -147,22 +163,36 @@ def load_plugin(manager: pluggy.PluginManager, point: EntryPoint) -> Plugin:
     return replace(plugin, hooks=tuple(sorted(caller.name for caller in callers)))
 
 
-def add_families(manager: pluggy.PluginManager, plugin: Plugin) -> Plugin:
-    """The plugin with the families it registers; or its failure, with one warning."""
-    impls = manager.hook.register_models.get_hookimpls()
-    answering = [impl for impl in impls if not (impl.wrapper or impl.hookwrapper)]
-    if plugin.failure or plugin.name not in {impl.plugin_name for impl in answering}:
-        return plugin
-    others = [impl.plugin for impl in answering if impl.plugin_name != plugin.name]
+def add_records(manager: pluggy.PluginManager, plugin: Plugin) -> Plugin:
+    """The plugin with the families, data sets and metrics it registers; or its failure, with one warning."""
     try:
-        answers = manager.subset_hook_caller("register_models", others)()
-        families = tuple(family for answer in answers for family in answer)
-        for family in families:
-            if not isinstance(family, ModelFamily):
-                raise TypeError(f"register_models gave {family!r}, which is no ModelFamily")
+        return replace(
+            plugin,
+            families=ask_plugin(manager, plugin, "register_models", ModelFamily),
+            datasets=ask_plugin(manager, plugin, "register_datasets", DatasetRecord),
+            metrics=ask_plugin(manager, plugin, "register_metrics", Metric),
+        )
     except Exception as error:
         return leave_out(manager, plugin, error)
-    return replace(plugin, families=families)
+
+
+def ask_plugin(manager: pluggy.PluginManager, plugin: Plugin, hook: str, kind: type[_Record]) -> tuple[_Record, ...]:
+    """What one plugin answers to a hook that registers records.
+
+    Raises:
+        TypeError: when it is of another kind.
+    """
+    impls = getattr(manager.hook, hook).get_hookimpls()
+    answering = [impl for impl in impls if not (impl.wrapper or impl.hookwrapper)]
+    if plugin.failure or plugin.name not in {impl.plugin_name for impl in answering}:
+        return ()
+    others = [impl.plugin for impl in answering if impl.plugin_name != plugin.name]
+    answers = manager.subset_hook_caller(hook, others)()
+    records = tuple(record for answer in answers for record in answer)
+    for record in records:
+        if not isinstance(record, kind):
+            raise TypeError(f"{hook} gave {record!r}, which is no {kind.__name__}")
+    return records
 
 
 def leave_out(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException) -> Plugin:
@@ -218,3 +248,16 @@ def check_owners(plugins: Iterable[Plugin]) -> None:
                         f"{both} both own it",
                         f"uninstall one of them, or set {LIMIT} to the plugins you want",
                     )
+    check_names_of_records("dataset", [(plugin, record.name) for plugin in plugins for record in plugin.datasets])
+    check_names_of_records("metric", [(plugin, metric.name) for plugin in plugins for metric in plugin.metrics])
+
+
+def check_names_of_records(kind: str, named: Iterable[tuple[Plugin, str]]) -> None:
+    """Refuses two records of one kind and name, such as two data sets."""
+    owners: dict[str, Plugin] = {}
+    for plugin, name in named:
+        if name.lower() in owners:
+            both = " and ".join(f"{p.distribution} {p.version}" for p in (owners[name.lower()], plugin))
+            raise PluginError(f"{kind} {name}", f"{both} both register it",
+                              f"uninstall one of them, or set {LIMIT} to the plugins you want")
+        owners[name.lower()] = plugin

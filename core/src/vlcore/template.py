@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from vlcore.errors import UsageError
@@ -92,12 +93,17 @@ def split_tokens(text: str, tokens: Iterable[str], trained: bool = False) -> tup
     >>> [s.kind for s in split_tokens("<|im_start|>user\\n", ["<|im_start|>"])]
     ['special', 'text']
     """
-    names = sorted(tokens, key=len, reverse=True)
-    if not names:
+    known = frozenset(tokens)
+    if not known:
         return (Segment(text, trained=trained),) if text else ()
-    pieces = re.split("(" + "|".join(map(re.escape, names)) + ")", text)
-    known = set(names)
+    pieces = _find_any(known).split(text)
     return tuple(Segment(p, "special" if p in known else "text", trained) for p in pieces if p)
+
+
+@lru_cache
+def _find_any(tokens: frozenset[str]) -> re.Pattern[str]:
+    """A pattern for any of some tokens, the longest first."""
+    return re.compile("(" + "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) + ")")
 
 
 def place_tagged(message: Message, tags: Sequence[str]) -> tuple[Text | Image | Video, ...] | None:

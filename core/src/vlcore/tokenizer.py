@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vlcore.errors import CheckpointError, suggest_near
 
@@ -29,6 +29,21 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids as the release decodes them, before stop marks are cut off."""
+
+
+@runtime_checkable
+class TidyingTokenizer(Protocol):
+    """What the tokenizer of a release offers besides whose decoding goes over the whole text at the end."""
+
+    @property
+    def tidied(self) -> int:
+        """How many characters at the end of a decoded text what follows may change; 0 when it is left as it is."""
+
+    def decode_untidied(self, ids: Sequence[int]) -> str:
+        """Text of generated ids before that."""
+
+    def tidy(self, text: str) -> str:
+        """The text as `decode` gives it."""
 
 
 class HfTokenizer:
@@ -70,3 +85,16 @@ class HfTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, special tokens left out."""
         return str(self.hf.decode(list(ids), skip_special_tokens=True))
+
+    @property
+    def tidied(self) -> int:
+        """Longer than what takes part in one change, `" n ' t"`, for releases that take spaces from English texts."""
+        return 8 if self.hf.clean_up_tokenization_spaces else 0
+
+    def decode_untidied(self, ids: Sequence[int]) -> str:
+        """Text of the ids with all their spaces."""
+        return str(self.hf.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def tidy(self, text: str) -> str:
+        """The text without spaces before full stops and the like, where the release takes them away."""
+        return str(self.hf.clean_up_tokenization(text)) if self.tidied else text

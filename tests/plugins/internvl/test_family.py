@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from vlcore_internvl.family import FAMILY, is_first_generation, recognise, reject
+from vlcore_internvl.family import FAMILY, is_first_generation, read_boxes, recognise, reject
 
 NAMES = [
     *("internvl-chat-v1_5", "internvl-chat-v1_5-int8", "internvl-chat-v1_2", "internvl-chat-v1_2-plus"),
@@ -46,3 +46,18 @@ def test_the_plugin_is_light_to_import() -> None:
     code = "import sys, vlcore_internvl; print({'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("text", ["<ref>cat</ref><box>[[100, 200, 300, 400]]</box>", "cat[[100,200, 300.0, 400]]"])
+def test_boxes_are_read_with_and_without_the_marks_that_decoding_leaves_out(text: str) -> None:
+    assert [box.points for box in read_boxes(text)] == [((0.1, 0.2), (0.3, 0.4))]
+
+
+@pytest.mark.parametrize("text", ["[[1, 2, 3]]", "[1, 2, 3, 4]", "[[a, 2, 3, 4]]", "[[1, 2, 3, 4]", ""])
+def test_other_brackets_are_no_boxes(text: str) -> None:
+    assert read_boxes(text) == ()
+
+
+def test_several_boxes_without_marks_are_read_in_order() -> None:
+    boxes = read_boxes("here: [[0, 0, 10, 10], [20, 20, 30, 30]][[40, 40, 50, 50]]")
+    assert [box.points[0][0] for box in boxes] == [0.0, 0.02, 0.04]

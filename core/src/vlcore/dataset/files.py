@@ -1,20 +1,18 @@
-"""A data file becomes records: a position, and the JSON object that begins there."""
+"""A data file as records: a position, and the JSON object that begins there, read when it is asked for."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
+import os
+import weakref
 from dataclasses import dataclass
-from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any
 
+from vlcore.dataset.index import open_index, parse_row
 from vlcore.dataset.row import Position
-from vlcore.errors import DataError, UsageError, suggest_near
+from vlcore.errors import DataError
 
 SUFFIXES = (".json", ".jsonl")
-_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,109 +23,80 @@ class Record:
     data: dict[str, Any]
 
 
-def split_source(source: str) -> tuple[Path, int | None]:
-    """The file of a source, and how many rows to sample of it.
+class FileRecords:
+    """The records of a `.json` or `.jsonl` file. Each process opens the file for itself.
 
-    `a.jsonl#200` is 200 rows of `a.jsonl`, unless there is a file of that whole name.
-
-    Raises:
-        UsageError: when it is no data file, or the number is 0.
-    """
-    name, sign, number = source.rpartition("#")
-    if not (sign and number.isdecimal()) or Path(source).is_file():
-        return _find_file(source), None
-    if int(number) == 0:
-        raise UsageError(source, "#0 samples no row", "write #N with N of at least 1, or leave it out")
-    return _find_file(name), int(number)
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a `.json` file (one list) or a `.jsonl` file (an object a line, blank lines ignored).
+    Args:
+        path: the file.
+        name: what the user typed for it.
 
     Raises:
-        DataError: for a file that is empty, not UTF-8 or not JSON, naming the line.
+        DataError: when the file as a whole cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(str(path), f"it is not UTF-8 text ({error.reason})", "save it as UTF-8") from error
-    values = _split_list(text, path) if path.suffix.lower() == ".json" else _split_lines(text, path)
-    records = [_make_record(Position(source=path, line=line), value) for line, value in values]
-    if not records:
-        raise DataError(str(path), "it holds no rows", "give a file with at least one row")
-    return records
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.path, self.name = path, name or str(path)
+        self._state = _stat(path.stat())
+        self._index = open_index(path)
+        self._handle = -1
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        return self._index.digest
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def locate(self, index: int) -> Position:
+        """File and line of a record."""
+        return Position(source=self.path, line=int(self._index.lines[index]))
+
+    def __getitem__(self, index: int) -> Record:
+        """A record, read now.
+
+        Raises:
+            DataError: naming file and line, when it is no JSON object, or the file was changed since it was opened.
+        """
+        position, start, end = self.locate(index), int(self._index.starts[index]), int(self._index.ends[index])
+        # pread has no place of its own, so processes and threads may share the handle.
+        raw = os.pread(self._open(), end - start, start)
+        try:
+            value = parse_row(raw)
+        except ValueError as error:
+            raise DataError(str(position), str(error), _ADVICE[self.path.suffix.lower()]) from error
+        return make_record(position, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": -1}
+
+    def _open(self) -> int:
+        if self._handle < 0:
+            handle = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, handle)
+            if _stat(os.fstat(handle)) != self._state:
+                raise DataError(str(self.path), "it was changed after it was opened", "start again")
+            self._handle = handle
+        return self._handle
 
 
-def _find_file(name: str) -> Path:
-    path = Path(name)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"dataset {name}", "it is neither a .json or .jsonl file nor a registered name",
-                         "give the path of a .json or .jsonl file")
-    if not path.is_file():
-        near = [str(p) for p in path.parent.glob("*.json*")] if path.parent.is_dir() else []
-        raise UsageError(f"dataset {name}", "there is no such file",
-                         suggest_near(str(path), near) if near else "check the path")
-    return path
+_ADVICE = {".json": "correct the file there", ".jsonl": "write one JSON object a line, in UTF-8"}
 
 
-def _make_record(position: Position, value: Any) -> Record:
+def make_record(position: Position, value: Any) -> Record:
+    """A record from a value of a file.
+
+    Raises:
+        DataError: when it is no object.
+    """
     if not isinstance(value, dict):
         what = f"it is {_name_type(value)}, not an object"
         raise position.fault("row", what, 'write {"query": ..., "response": ...}')
     return Record(position, {key: item for key, item in value.items() if item is not None})
 
 
-def _split_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except JSONDecodeError as error:
-                raise _explain(error, path, number, "write one JSON object a line") from error
-
-
-def _split_list(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """The elements of a JSON list, each with the line it begins in; decoded one by one to know it."""
-    decoder = JSONDecoder()
-    at, line, seen = _skip(text, 0), 1, 0
-    if text[at : at + 1] != "[":
-        raise DataError(str(path), "it is not a list",
-                        "put the rows in [ ], or name it .jsonl if it has a row a line")
-    at = _skip(text, at + 1)
-    try:
-        while text[at : at + 1] != "]":
-            line, seen = line + text.count("\n", seen, at), at
-            value, end = decoder.raw_decode(text, at)
-            yield line, value
-            at = _next_element(text, _skip(text, end))
-        if rest := text[_skip(text, at + 1) :]:
-            raise JSONDecodeError("Extra data", text, len(text) - len(rest))
-    except JSONDecodeError as error:
-        raise _explain(error, path, error.lineno, "correct the file there") from error
-
-
-def _next_element(text: str, at: int) -> int:
-    if text[at : at + 1] == "]":
-        return at
-    if text[at : at + 1] != ",":
-        raise JSONDecodeError("Expecting ',' delimiter", text, at)
-    following = _skip(text, at + 1)
-    if text[following : following + 1] == "]":
-        raise JSONDecodeError("Expecting value", text, following)
-    return following
-
-
-def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
-
-
-def _explain(error: JSONDecodeError, path: Path, line: int, do: str) -> DataError:
-    # The documents people copy from have such commas; Python before 3.13 does not name them.
-    around = re.compile(r",?\s*[\]}]").match(error.doc, len(error.doc[: error.pos].rstrip()) - 1)
-    reason = "a comma before a closing bracket" if around and around[0][0] == "," else error.msg
-    return DataError(f"{path}:{line}", f"it is not JSON ({reason}, column {error.colno})", do)
+def _stat(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _name_type(value: Any) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vlcore.dataset.grounding import BOX_TAG, NAME_TAG, write_objects
+from vlcore.dataset.grounding import BOX_TAG, NAME_TAG, TAGS, write_objects
 from vlcore.dataset.places import Shelf, Slot, Turn, place_media
 from vlcore.dataset.row import Position, ReadOptions, Row, Site
 from vlcore.dataset.sources import find_medium, list_media
-from vlcore.errors import UsageError, suggest_near
+from vlcore.errors import UsageError, show, suggest_near
 from vlcore.messages import Image, Message, Part, Role, Text, Video
 from vlcore.template import check_order
 
@@ -64,19 +64,22 @@ def find_form(data: Mapping[str, Any], position: Position) -> str:
         raise position.fault(" and ".join(found), "a row has one conversation", "leave one of them out")
     if "response" in data:
         raise position.fault("query", _missing("query", data), "give the question that is answered")
-    keys = ", ".join(key + hint_key(key, {*FORMS, "response"}) for key in data) or "none"
-    raise position.fault("row", f"it has no conversation; its keys are: {keys}",
+    keys = [show(key) + hint_key(key, {*FORMS, "response"}) for key in list(data)[:12]]
+    said = ", ".join(keys) + (f" and {len(data) - 12} more" if len(data) > 12 else "") or "none"
+    raise position.fault("row", f"it has no conversation; its keys are: {said}",
                          "write query and response, conversations or messages")
 
 
 def list_unread(data: Mapping[str, Any], form: str) -> set[str]:
-    """Keys of a row, and of its turns as `messages[].name`, that nothing reads."""
+    """Keys of a row, and of its turns as `messages[].name`, that nothing reads; `objects` of a row without their tags."""
     turns = data[form] if form in _TURN_KEYS else ()
     contents = [turn["content"] for turn in turns] if form == "messages" else ()
     parts = [part for content in contents if isinstance(content, list) for part in content]
     of_turns = {f"{form}[].{key}" for key in _used_keys(turns) - set(_TURN_KEYS.get(form, ()))}
     of_parts = {f"{form}[].content[].{key}" for key in _used_keys(parts) - _PART_KEYS}
-    return (set(data) - FORMS[form]) | of_turns | of_parts
+    written = str([data.get(key) for key in (form, "response", "history")])
+    idle = {"objects"} if data.get("objects") and not TAGS.search(written) else set()
+    return (set(data) - FORMS[form]) | of_turns | of_parts | idle
 
 
 def hint_key(key: str, known: set[str]) -> str:
@@ -119,7 +122,7 @@ def _read_turn(item: Any, form: str, field: str, site: Site) -> Turn:
             raise site.fault(f"{field}.{key}", _missing(key, item), example)
     role = ROLES.get(str(item[role_key]).lower())
     if role is None:
-        why = f"there is no role {item[role_key]!r}"
+        why = f"there is no role '{show(item[role_key])}'"
         raise site.fault(f"{field}.{role_key}", why, suggest_near("", ROLES))
     trained = True if item.get(loss_key) is None else item[loss_key]
     if not isinstance(trained, bool):
@@ -137,11 +140,14 @@ def _read_part(part: Any, field: str, site: Site) -> Part | Slot:
         return Text(_as_text(part.get("text"), f"{field}.text", site))
     medium = _PARTS.get(str(kind))
     if medium is None:
-        why = f"there is no part of type {kind!r}"
+        why = f"there is no part of type '{show(kind)}'"
         raise site.fault(f"{field}.type", why, suggest_near("", ("text", *_PARTS)))
     if part.get("frames") is not None:
-        frames = enumerate(_as_list(part["frames"], f"{field}.frames", site))
-        return Video(frames=tuple(Image(find_medium(s, f"{field}.frames[{i}]", site)) for i, s in frames))
+        frames = _as_list(part["frames"], f"{field}.frames", site)
+        if not frames:
+            raise site.fault(f"{field}.frames", "there is none", "list at least one picture")
+        found = (find_medium(source, f"{field}.frames[{i}]", site) for i, source in enumerate(frames))
+        return Video(frames=tuple(map(Image, found)))
     key = next((key for key in (kind, "url", "path") if part.get(key) is not None), None)
     if key is None:
         return Slot("image" if medium is Image else "video")
@@ -187,4 +193,4 @@ def _as_list(value: Any, field: str, site: Site) -> list[Any]:
 
 def _missing(key: str, data: Mapping[str, Any]) -> str:
     near = next((other for other in data if hint_key(other, {key})), None)
-    return f"it is missing (is {near} meant for it?)" if near else "it is missing"
+    return f"it is missing (is {show(near)} meant for it?)" if near else "it is missing"

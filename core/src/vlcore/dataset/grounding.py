@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from vlcore.dataset.index import parse_row
 from vlcore.dataset.row import Site
-from vlcore.errors import MediaError, suggest_near
+from vlcore.errors import MediaError, show, suggest_near
 from vlcore.messages import Image, Message, Text
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def read_objects(value: Any, messages: Sequence[Message], site: Site) -> list[Ob
     """The objects of a row: a list, or a text that holds one in JSON."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = parse_row(value.encode("utf-8"))
         except ValueError as error:
-            raise site.fault("objects", f"it is not JSON ({error})", f"write a list: {_EXAMPLE}") from error
+            raise site.fault("objects", f"as a text, {error}", f"write a list: {_EXAMPLE}") from error
     if not isinstance(value, list):
         raise site.fault("objects", "it is not a list", f"write a list: {_EXAMPLE}")
     pictures = [part for message in messages for part in message.media if isinstance(part, Image)]
@@ -79,11 +79,14 @@ def read_objects(value: Any, messages: Sequence[Message], site: Site) -> list[Ob
 
 
 def _read_object(item: Any, field: str, pictures: Sequence[Image], site: Site) -> Object:
-    if not isinstance(item, dict) or not isinstance(item.get("caption", ""), str):
-        raise site.fault(field, "it is not an object with a caption", _EXAMPLE)
+    if not isinstance(item, dict):
+        raise site.fault(field, "it is not an object", _EXAMPLE)
+    item = {key: value for key, value in item.items() if value is not None}
+    if not isinstance(item.get("caption", ""), str):
+        raise site.fault(f"{field}.caption", "it is not a text", "put it in quotes")
     kind = item.get("bbox_type", KINDS[0])
     if kind not in KINDS:
-        raise site.fault(f"{field}.bbox_type", f"there is no type {kind!r}", suggest_near(str(kind), KINDS))
+        raise site.fault(f"{field}.bbox_type", f"there is no type '{show(kind)}'", suggest_near(show(kind), KINDS))
     box = item.get("bbox", [])
     if not isinstance(box, list):
         raise site.fault(f"{field}.bbox", "it is not a list", "write [x_min, y_min, x_max, y_max]")
@@ -99,8 +102,8 @@ def _measure(item: Mapping[str, Any], kind: str, field: str, pictures: Sequence[
     if kind != "real":
         return (1000, 1000) if kind == "norm_1000" else (1, 1)
     at = item.get("image", 0)
-    if not isinstance(at, int) or not 0 <= at < len(pictures):
-        raise site.fault(f"{field}.image", f"there is no picture {at} in this row", "count its pictures from 0")
+    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < len(pictures):
+        raise site.fault(f"{field}.image", f"there is no picture {show(at)} in this row", "count its pictures from 0")
     try:
         return read_size(pictures[at])
     except MediaError as error:
@@ -114,7 +117,11 @@ def _read_box(numbers: Any, width: int, height: int, field: str, site: Site) -> 
     if not is_box or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
         raise site.fault(f"{field}.bbox", "it is not four numbers", "write [x_min, y_min, x_max, y_max]")
     left, top, right, bottom = numbers
-    corners = ((left / width, top / height), (right / width, bottom / height))
-    if not all(0 <= part <= 1 for corner in corners for part in corner):
-        raise site.fault(f"{field}.bbox", f"{numbers} lies outside its picture", "check bbox_type and the numbers")
-    return Box(corners)
+    # Compared before they are divided: JSON has numbers that a float has not.
+    if not all(0 <= number <= edge for number, edge in zip(numbers, (width, height) * 2, strict=True)):
+        why = f"{show(numbers)} lies outside its picture"
+        raise site.fault(f"{field}.bbox", why, "check bbox_type and the numbers")
+    if left > right or top > bottom:
+        why = f"{show(numbers)} ends before it begins"
+        raise site.fault(f"{field}.bbox", why, "write [x_min, y_min, x_max, y_max]")
+    return Box(((left / width, top / height), (right / width, bottom / height)))

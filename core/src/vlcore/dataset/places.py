@@ -19,6 +19,8 @@ from vlcore.family import PlaceMedia
 from vlcore.messages import Image, Message, Part, Role, Text, Video
 
 VIDEO_TAG = "<video>"
+#: Another way to write `<image>` in data files, read for every family.
+PLACEHOLDER = "<image_placeholder>"
 _INLINE = re.compile(r"<img>(.*?)</img>")
 _ESCAPE = 'or keep it as text by writing the content as parts, [{"type": "text", "text": ...}]'
 
@@ -114,10 +116,18 @@ def place_media(
     """Messages with every medium in its place, and the rule that placed them when no tag or part did.
 
     Raises:
-        DataError: when places and media differ in number, or the row places media in two ways.
+        DataError: when places and media differ in number, the row places media in two ways, or a turn has media
+            that the model does not take there.
     """
     _check_speakers(turns, site)
+    messages, placed = _place(turns, shelf, site)
+    _check_share(messages, turns, site)
+    return messages, placed
+
+
+def _place(turns: Sequence[Turn], shelf: Shelf, site: Site) -> tuple[tuple[Message, ...], PlaceMedia | None]:
     beside = any(shelf.listed)
+    turns = [_read_placeholders(turn, beside, site) for turn in turns]
     if any(_is_inline(turn) for turn in turns):
         _check_inline(turns, shelf, site)
         turns = [_read_inline(turn, site) for turn in turns]
@@ -137,6 +147,28 @@ def _check_speakers(turns: Sequence[Turn], site: Site) -> None:
     for turn in turns:
         if turn.role != "user" and (turn.media or turn.slots):
             raise site.fault(turn.field, f"it holds media of the {turn.role}", "give them to the user")
+
+
+def _check_share(messages: Sequence[Message], turns: Sequence[Turn], site: Site) -> None:
+    """Refuses media beyond what a talk would ask for: more than one in a turn, or in a second turn."""
+    holding = [at for at, message in enumerate(messages) if message.media]
+    crowded = [at for at in holding if len(messages[at].media) > 1]
+    if site.options.ask == "turn" and crowded:
+        count = len(messages[crowded[0]].media)
+        raise site.fault(turns[crowded[0]].field, f"it has {count} media, and this model takes one a turn",
+                         "give each a turn of its own")
+    if site.options.ask == "conversation" and len(holding) > 1:
+        raise site.fault(turns[holding[1]].field, "this model takes media in one turn, and an earlier one has some",
+                         "put them all into one turn, or make a row of each")
+
+
+def _read_placeholders(turn: Turn, beside: bool, site: Site) -> Turn:
+    """The turn with the family's own tag for each placeholder; content given as parts is text as in `_fill_turn`."""
+    tags = site.options.tags
+    if turn.role != "user" or PLACEHOLDER in tags or not (turn.typed or beside):
+        return turn
+    parts = (Text(part.text.replace(PLACEHOLDER, tags[0])) if isinstance(part, Text) else part for part in turn.parts)
+    return replace(turn, parts=tuple(parts))
 
 
 def _is_inline(turn: Turn) -> bool:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcore.config import DataConfig
 from vlcore.errors import DataError
-from vlcore.family import ModelFamily, PlaceMedia
+from vlcore.family import AskMedia, ModelFamily, ModelRecord, PlaceMedia
 from vlcore.messages import Message, write_message
 
 if TYPE_CHECKING:
     from vlcore.boxes import Grounding
-
-#: What each rule does with media that no tag places, in words for people.
-PLACEMENTS: dict[PlaceMedia, str] = {
-    "last": "all at the start of the last query",
-    "turns": "one at the start of each turn, in order",
-    "first": "all at the start of the first query",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +40,12 @@ class Row(Position):
         messages: its turns. Local media are absolute paths. Media at tags stand in front of the text, in the
             order of their tags, and the tags stay in the text; media without tags stand where they belong.
         placed: the rule that placed its media, when no tag did.
+        unread: its keys that nothing reads, of turns as `messages[].name`.
     """
 
     messages: tuple[Message, ...]
     placed: PlaceMedia | None = None
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +54,8 @@ class ReadOptions:
 
     Attributes:
         place: where media without tags belong.
+        ask: when a talk asks for media, and so which turns may have some: `turn`, one medium each; `conversation`,
+            one of its turns; `tag`, all turns.
         tags: texts that stand for an image; the first is the one written for `<img>PATH</img>`.
         image_folder: folder that relative media paths start from; else the data file's folder.
         system: system text for rows that have none.
@@ -71,6 +66,7 @@ class ReadOptions:
     """
 
     place: PlaceMedia = "last"
+    ask: AskMedia = "tag"
     tags: tuple[str, ...] = ("<image>",)
     image_folder: str = ""
     system: str = ""
@@ -87,25 +83,16 @@ class Site(Position):
     options: ReadOptions
 
 
-def make_read_options(config: DataConfig, family: ModelFamily, train: bool = True) -> ReadOptions:
-    """How rows are read for a family under a configuration."""
+def make_read_options(
+    config: DataConfig, family: ModelFamily, train: bool = True, record: ModelRecord | None = None
+) -> ReadOptions:
+    """How rows are read for a model of a family, if it is known which, under a configuration."""
     return ReadOptions(
-        place=family.place, tags=family.tags, image_folder=config.image_folder, system=config.system,
-        seed=config.data_seed, train=train, grounding=family.grounding,
+        place=family.place, ask=family.ask_of(record), tags=family.tags, image_folder=config.image_folder,
+        system=config.system, seed=config.data_seed, train=train, grounding=family.grounding,
     )
 
 
 def write_row(row: Row) -> dict[str, Any]:
     """The plain form of a row, `{"messages": [...]}`, ready for json; reading it gives the same messages."""
     return {"messages": [write_message(message) for message in row.messages]}
-
-
-def describe_placement(rows: Sequence[Row]) -> str:
-    """A sentence that says where media without tags were put, and in how many rows.
-
-    >>> describe_placement([])
-    'tags or parts place all media'
-    """
-    counts = Counter(row.placed for row in rows if row.placed)
-    said = [f"{n} of {len(rows)} rows: {PLACEMENTS[rule]}" for rule, n in counts.items()]
-    return "media without tags, " + "; ".join(said) if said else "tags or parts place all media"

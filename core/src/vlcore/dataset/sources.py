@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlcore.dataset.row import Site
+from vlcore.errors import show
 
 Kind = Literal["image", "video"]
-#: Where one medium is; None for a turn without (`null` in a list).
-Source = str | Path | None
+#: Where one medium is, or its bytes; None for a turn without (`null` in a list).
+Source = str | Path | bytes | None
 _REMOTE = ("http://", "https://", "data:")
 
 
@@ -32,12 +33,14 @@ def list_media(data: Mapping[str, Any], kind: Kind, site: Site) -> list[Source]:
     return [None if item is None else find_medium(item, f"{key}[{i}]", site) for i, item in enumerate(value)]
 
 
-def find_medium(source: Any, field: str, site: Site) -> str | Path:
-    """Where a medium is: a URL as it is, else the absolute path below the image folder or the file's own.
+def find_medium(source: Any, field: str, site: Site) -> str | Path | bytes:
+    """Where a medium is: a URL or bytes as they are, else the absolute path below the image folder or the file's own.
 
     Raises:
         DataError: when it is no text, or names a local file that is missing.
     """
+    if isinstance(source, bytes):  # tables hold pictures themselves
+        return source
     if not isinstance(source, str) or not source.strip():
         raise site.fault(field, "it is not a path or URL", "write a path, a URL or a data URL in quotes")
     if source.startswith(_REMOTE):
@@ -45,9 +48,8 @@ def find_medium(source: Any, field: str, site: Site) -> str | Path:
     folder = site.options.image_folder
     path = (Path(folder or site.source.parent) / source.removeprefix("file://")).absolute()
     if site.options.check_media and not _exists(path):
-        shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:80]}..."
         hint = "" if folder else ", or say with --image_folder where paths start"
-        raise site.fault(field, f"there is no file {shown}", f"check the path{hint}")
+        raise site.fault(field, f"there is no file {show(str(path))}", f"check the path{hint}")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from vlcore.boxes import Box, Grounding, read_marks
@@ -15,6 +16,8 @@ LANGUAGE_MODELS = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
 }
+#: Boxes whose marks were left out: four numbers each in brackets, and brackets around all.
+BARE = re.compile(r"\[(?:(?:,\s*)?\[\s*\d+(?:\.\d+)?(?:\s*,\s*\d+(?:\.\d+)?){3}\s*\])+\s*\]")
 #: Frames taken of a video when nothing else is asked for.
 NUM_SEGMENTS = 8
 #: What was compared for every model below but the int8 one, on tiny checkpoints of the same layouts.
@@ -78,6 +81,16 @@ def reject(config: ConfigJson, folder: Path) -> str | None:
     return f"its language model is {found}; known are {', '.join(LANGUAGE_MODELS)}"
 
 
+def read_boxes(text: str) -> tuple[Box, ...]:
+    """Boxes in the release's marks, or without: its decoding leaves special tokens out, and the marks are such.
+
+    >>> read_boxes("the cat[[100, 200, 300, 400]]")
+    (Box(points=((0.1, 0.2), (0.3, 0.4)), label=''),)
+    """
+    marked = any(mark in text for mark in ("<box>", "<quad>"))
+    return read_marks(text if marked else BARE.sub(r"<box>\g<0></box>", text))
+
+
 def write_box(box: Box) -> str:
     """A box in the release's marks: whole thousandths from 0 to 1000, the rest cut off.
 
@@ -121,6 +134,6 @@ FAMILY = ModelFamily(
         ),
     ),
     tags=("<image>", "<video>"),
-    grounding=Grounding(read=read_marks, write_box=write_box, write_label="<ref>{}</ref>".format),
+    grounding=Grounding(read=read_boxes, write_box=write_box, write_label="<ref>{}</ref>".format),
     generation={"temperature": 0.0, "max_new_tokens": 1024},
 )
