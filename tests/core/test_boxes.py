@@ -52,6 +52,7 @@ def test_boxes_are_drawn_on_a_copy_in_a_colour_for_each_name():
     assert colours_of(drawn) & set(COLOURS) == set(COLOURS[:2])
 
 
+@pytest.mark.filterwarnings("ignore:labels")  # a system may have no font for them
 def test_corners_in_any_order_and_labels_without_room_are_drawn():
     picture = PilImage.new("RGB", (60, 40))
     reversed_corners = draw_boxes(picture, [Box(((0.9, 0.9), (0.2, 0.5)))])

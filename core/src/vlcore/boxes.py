@@ -101,14 +101,16 @@ def draw_answer(messages: Sequence[Message], grounding: Grounding) -> PilImage.I
 
 
 def draw_boxes(picture: PilImage.Image, boxes: Sequence[Box]) -> PilImage.Image:
-    """A copy of a picture with boxes in it, one colour for each label, labels in Pillow's own font."""
-    from PIL import ImageDraw, ImageFont
+    """A copy of a picture with boxes in it, one colour for each label."""
+    from PIL import ImageDraw
+
+    from vlcore.fonts import choose_font
 
     drawn = picture.convert("RGB")
     if drawn is picture:
         drawn = picture.copy()
     pen = ImageDraw.Draw(drawn)
-    pen.font = ImageFont.load_default(size=max(12, min(drawn.size) // 30))
+    pen.font = choose_font("".join(box.label for box in boxes), max(12, min(drawn.size) // 30))
     # A box without a label is a thing of its own.
     things = list(dict.fromkeys(box.label or number for number, box in enumerate(boxes)))
     for number, box in enumerate(boxes):

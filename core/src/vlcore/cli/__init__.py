@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +19,10 @@ from vlcore.errors import VlcoreError, suggest_near
 COMMANDS = {
     "infer": ("infer", "Ask a model, talk with it, or answer a data set."),
     "sft": ("sft", "Fine-tune a model: LoRA, QLoRA or full."),
-    "export": ("export", "Merge an adapter into its model, in the release's layout."),
+    "data": ("data", "Look at data before a training: faults, tokens, rows as a model sees them."),
+    "plan": ("plan", "Say what a fine-tuning will take: parameters, steps, memory of a GPU."),
+    "export": ("export", "Merge an adapter, write transformers' layout or quantize, and prove the result."),
+    "serve": ("serve", "Serve a model over HTTP, as OpenAI's chat completions."),
     "models": ("models", "List the models that the installed plugins know."),
     "plugins": ("plugins", "List the installed plugins and what is wrong with them."),
     "parity": ("parity", "Hold a model against recorded data of its release."),
@@ -26,33 +31,42 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported on use."""
+    """A group whose commands are imported on use.
+
+    Args:
+        table: command -> module of `vlcore.cli`, and the sentence `--help` shows.
+        named: as of click.
+    """
+
+    def __init__(self, *, table: Mapping[str, tuple[str, str]], **named: Any) -> None:
+        super().__init__(**named)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order a user meets them."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        command: click.Command = import_module(f"vlcore.cli.{COMMANDS[cmd_name][0]}").command
+        command: click.Command = import_module(f"vlcore.cli.{self.table[cmd_name][0]}").command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As click, but an unknown name brings the near ones."""
-        if args and args[0] not in COMMANDS:
-            near = suggest_near(args[0], COMMANDS)
+        if args and args[0] not in self.table:
+            near = suggest_near(args[0], self.table)
             raise click.UsageError(f"command {args[0]}: there is no such command; {near}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="vlcore")
 def cli(debug: bool) -> None:
@@ -73,8 +87,19 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         text, code = explain(error)
-        click.echo(f"vlcore: error: {' '.join(text.split())}", err=True)
+        text = " ".join(text.split())
+        if not hand_on(text, code):
+            click.echo(f"vlcore: error: {text}", err=True)
         sys.exit(code)
+
+
+def hand_on(text: str, code: int) -> bool:
+    """Leaves an error to the command that started this process as one of several; returns whether there is one."""
+    if "RANK" not in os.environ:
+        return False
+    from vlcore.train.launch import leave_failure
+
+    return leave_failure(text, code)
 
 
 def explain(error: BaseException) -> tuple[str, int]:
