@@ -3,7 +3,18 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image as PilImage
-from vlcore.batch import IGNORED, Example, Layout, collate, load_pixels, measure_lengths, plan_layout
+from vlcore.batch import (
+    IGNORED,
+    Example,
+    Layout,
+    Pack,
+    collate,
+    collate_packs,
+    count_tokens,
+    load_pixels,
+    measure_lengths,
+    plan_layout,
+)
 from vlcore.errors import MediaError
 from vlcore.media import Plan
 from vlcore.messages import Image, make_message, user
@@ -210,3 +221,38 @@ def test_packed_conversations_have_their_own_lengths():
     positions = torch.tensor([[0, 1, 2, 0, 1], [0, 0, 0, 1, 2]])
     assert measure_lengths(positions).tolist() == [[3, 3, 3, 2, 2], [1, 1, 3, 3, 3]]
     assert measure_lengths(torch.tensor([[7], [3]])).tolist() == [[8], [4]]
+
+
+PACKS = [Pack((example([1, 2, 3], [1, 2, 3]), example([4, 5], [4, 5]))), Pack((example([6, 7], [-100, 7]),))]
+
+
+def test_a_pack_is_a_row_whose_positions_begin_again():
+    batch = collate_packs(PACKS, pad_id=0)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5], [6, 7, 0, 0, 0]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 0, 0]]
+    assert "attention_mask" not in batch
+
+
+def test_no_first_token_is_predicted_from_the_row_before():
+    assert collate_packs(PACKS, pad_id=0)["labels"].tolist() == [[-100, 2, 3, -100, 5], [-100, 7, -100, -100, -100]]
+
+
+def test_flat_packs_share_one_row_without_padding():
+    batch = collate_packs(PACKS, pad_id=0, flat=True)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1]]
+    assert batch["labels"].tolist() == [[-100, 2, 3, -100, 5, -100, 7]]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_pixels_of_packs_stand_in_the_order_of_their_rows(flat):
+    shades = [example([1], pixel_values=torch.full((1, 3), float(shade))) for shade in range(3)]
+    packs = [Pack((shades[0], example([5]), shades[1])), Pack((shades[2],))]
+    assert collate_packs(packs, 0, flat)["pixel_values"][:, 0].tolist() == [0, 1, 2]
+
+
+def test_padding_is_not_counted():
+    rows = [row for pack in PACKS for row in pack.examples]
+    assert count_tokens(collate(rows, 0)) == count_tokens(collate_packs(PACKS, 0)) == 7
+    assert count_tokens(collate_packs(PACKS, 0, flat=True)) == 7
+    assert count_tokens(collate_packs([Pack((example([9]), rows[0]))], 0)) == 3  # a skipped row is one padding token

@@ -1,14 +1,16 @@
 import base64
 import io
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image as PilImage
 from vlcore import media
 from vlcore.errors import MediaError
-from vlcore.media import fetch_media, open_image, read_size
+from vlcore.media import describe, fetch_media, normalise, open_image, read_size
 from vlcore.messages import Image, Text, Video, make_message
 
 
@@ -83,7 +85,22 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_folder_is_refused(tmp_path):
-    assert "Is a directory" in refuse(tmp_path).why
+    assert refuse(tmp_path).why == "it is no file"
+
+
+@pytest.mark.parametrize("read", [read_size, open_image])
+def test_what_waits_for_a_writer_is_refused(read, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert refuse(tmp_path / "pipe.png", read).why == "it is no file"
+
+
+def test_a_picture_without_pixels_is_refused():
+    assert refuse(PilImage.new("RGB", (0, 7)), read_size).why == "it has no pixels"
+
+
+def test_a_name_is_one_line_of_a_message(tmp_path):
+    assert describe(Image("a\nb.png")) == "image a\\nb.png"
+    assert len(describe(Image("https://example.com/" + "a" * 9000))) < 200
 
 
 @pytest.mark.parametrize("content", [b"just text", b"", b'<svg xmlns="http://www.w3.org/2000/svg"/>'])
@@ -208,3 +225,37 @@ def test_home_folder_is_not_expanded_in_a_path_that_exists(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("~a.png").write_bytes(pack(draw()))
     assert read_size(Image("~a.png")) == (6, 4)
+
+
+class Plain:
+    """A processor of a plugin that normalises its pixels itself."""
+
+
+class Halver:
+    """A processor whose pixels are bytes."""
+
+    def normalise(self, pixels):
+        return {name: tensor.float() / 2 for name, tensor in pixels.items()}
+
+
+def test_bytes_alone_are_normalised_and_a_second_time_changes_nothing():
+    batch = {"input_ids": torch.tensor([[5]]), "mask": torch.tensor([True]), "scale": torch.tensor([3.0]),
+             "pixel_values": torch.tensor([7], dtype=torch.uint8)}
+    fed = normalise(Halver(), batch)
+    assert fed["pixel_values"].tolist() == [3.5] and batch["pixel_values"].dtype == torch.uint8
+    assert all(fed[name] is batch[name] for name in ("input_ids", "mask", "scale"))
+    assert normalise(Halver(), fed)["pixel_values"] is fed["pixel_values"]
+
+
+def test_floats_of_a_processor_that_normalises_nothing_stay_as_they_are():
+    batch = {"pixel_values": torch.tensor([0.25])}
+    assert normalise(Plain(), batch) == batch
+
+
+def test_a_decoded_picture_is_not_copied_and_a_given_one_is(tmp_path):
+    given = PilImage.new("RGB", (3, 2), "red")
+    assert open_image(Image(given)) is not given
+    given.save(tmp_path / "a.png")
+    opened = open_image(Image(tmp_path / "a.png"))
+    (tmp_path / "a.png").unlink()
+    assert opened.mode == "RGB" and opened.copy().getpixel((2, 1)) == (255, 0, 0)

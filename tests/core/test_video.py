@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -108,18 +110,18 @@ def test_the_chosen_frames_of_a_film_are_taken(kind: str, codec: str) -> None:
 
 def test_a_film_is_decoded_from_the_key_frame_before(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[Any] = []
-    watch = video_module._watch
+    decode = video_module._Film._decode
 
-    def count(items: Any, video: Video) -> Iterator[Any]:
-        for item in watch(items, video):
-            decoded.append(item)
-            yield item
+    def count(*given: Any) -> Iterator[Any]:
+        for frame in decode(*given):
+            decoded.append(frame)
+            yield frame
 
-    monkeypatch.setattr(video_module, "_watch", count)
+    monkeypatch.setattr(video_module._Film, "_decode", count)
     monkeypatch.setattr(video_module._Film, "_take_in_order", lambda *given: pytest.fail("decoded in order"))
     assert numbers(sample_video(Video(film(gop=10)), choose(21, 3))) == [21, 3]
     first, from_zero, from_twenty = 1, 4, 2
-    assert sum(isinstance(item, av.VideoFrame) for item in decoded) == first + from_zero + from_twenty
+    assert len(decoded) == first + from_zero + from_twenty
 
 
 def test_every_form_of_a_source_gives_the_same_frames(path: Path) -> None:
@@ -184,6 +186,48 @@ def test_the_frames_of_a_folder_stand_in_the_order_of_their_numbers(tmp_path: Pa
     assert "the folder holds no .png" in refuse(tmp_path / "empty").why
 
 
+def damage(data: bytes) -> Iterator[bytes]:
+    """A file cut off at many places, with bits turned, with a number made huge, and with bytes put in."""
+    for at in range(0, len(data), max(1, len(data) // 16)):
+        yield data[:at]
+        yield data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :]
+        yield data[:at] + b"\xff" * 8 + data[at + 8 :]
+        yield data[:at] + b"between" + data[at:]
+    for at in range(0, min(len(data), 1000), 12):
+        yield data[:at] + b"\x7f\xff\xff\xff" + data[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(film, "mp4", "mpeg4"), partial(film, "mp4", "libx264", gop=250), partial(film, "matroska", "libx264"),
+        partial(film, "webm", "libvpx"), partial(film, "webm", "libvpx-vp9"), partial(film, "avi", "mpeg4"),
+        partial(film, "mpegts", "libx264"), partial(film, "h264", "libx264"), partial(film, "flv", "flv1"),
+        partial(film, "mpeg", "mpeg2video"), partial(animation, "GIF"), partial(animation, "WEBP"),
+        partial(animation, "PNG"),
+    ],
+)  # fmt: skip
+def test_a_damaged_film_gives_its_frames_or_is_an_error(
+    make: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video_module, "SECONDS", 20.0)
+    refused = 0
+    for data in damage(make()):
+        try:
+            assert len(sample_video(Video(data), lambda count, fps: (0, count // 2, count - 1)).frames) == 3
+        except MediaError as error:
+            refused += 1
+            assert "reading it takes" not in error.why and str(error).isprintable()
+    assert refused
+
+
+def test_the_time_is_that_of_all_passes_over_a_film_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(video_module, "monotonic", lambda: next(clock))
+    assert numbers(sample_video(Video(path), choose(0))) == [0]
+    assert refuse(path).why == "reading it takes more than 60 seconds"
+
+
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.8])
 @pytest.mark.parametrize(
     ("kind", "codec"), [("mp4", "mpeg4"), ("avi", "mpeg4"), ("matroska", "libx264"), ("webm", "libvpx-vp9")]
@@ -204,6 +248,19 @@ def test_a_film_whose_index_names_what_is_not_there_is_an_error(tmp_path: Path) 
     data = path.read_bytes()
     assert describe_video(Video(data)).frames == FRAMES
     assert "it ends after" in refuse(data[: len(data) * 8 // 10]).why
+
+
+def test_an_animation_too_large_to_count_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_module, "MAX_ANIMATION_BYTES", 100)
+    assert refuse(animation("GIF")).why == "it exceeds 100 bytes"
+
+
+def test_an_animation_that_claims_billions_of_frames_is_an_error() -> None:
+    data = bytearray(animation("PNG"))
+    at = data.index(b"acTL")
+    data[at + 4 : at + 8] = b"\x7f\xff\xff\xff"
+    data[at + 12 : at + 16] = zlib.crc32(data[at : at + 12]).to_bytes(4, "big")
+    assert "it has more than 1000000 frames" in refuse(bytes(data)).why
 
 
 @pytest.mark.parametrize("data", [b"Hello\n" * 500, b"", bytes(10_000), b"#EXTM3U\n#EXTINF:3,\nfile:///film.ts\n"])
@@ -325,7 +382,7 @@ def test_a_family_without_video_refuses_before_it_opens_one(pictures_only: Front
 def test_a_template_does_not_drop_a_video_without_frames(model: VLModel) -> None:
     template = model.frontend.template
     with pytest.raises(UsageError, match="a video without frames"):
-        template.write_segments([user("What?", videos=["a.mp4"])], model.frontend._options(False, "answers", {}))
+        template.write_segments([user("What?", videos=["a.mp4"])], model.frontend.resolve_options())
 
 
 def test_a_talk_asks_for_a_video_and_takes_it_again_after_an_error(path: Path, model: VLModel) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from vlcore.media import MediaProcessor, Plan, Slot, open_image, read_size
@@ -46,7 +47,8 @@ class Layout:
 class Example:
     """A conversation ready for a batch: its layout, and its pixels by the name of the model's argument.
 
-    `pixels` holds tensors whose first axis runs over the tiles of all slots in order.
+    `pixels` holds tensors whose first axis runs over the tiles of all slots in order: bytes where the family's
+    processor normalises them on the model's device (`media.normalise`), else floats.
     """
 
     layout: Layout
@@ -64,6 +66,16 @@ class Example:
 
     def __len__(self) -> int:
         return len(self.layout)
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Conversations that share a row of a batch; none attends to another."""
+
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.examples))
 
 
 def plan_layout(
@@ -90,7 +102,8 @@ def load_pixels(layout: Layout, media: MediaProcessor) -> Example:
         for slot, plan in zip(layout.slots, layout.plans, strict=True)
     ]
     names = dict.fromkeys(name for part in parts for name in part)
-    pixels = {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
+    held = {name: [part[name] for part in parts if name in part] for name in names}
+    pixels = {name: torch.cat(found) if len(found) > 1 else found[0] for name, found in held.items()}
     return Example(layout, pixels)
 
 
@@ -149,8 +162,52 @@ def collate(examples: Sequence[Example], pad_id: int, side: str = "right") -> di
         "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
         "labels": torch.tensor([pad(example.labels, IGNORED) for example in examples]),
     }
+    return batch | _join_pixels(examples)
+
+
+def collate_packs(packs: Sequence[Pack], pad_id: int, flat: bool = False) -> dict[str, torch.Tensor]:
+    """A batch of packs. There is no attention mask: positions that begin again at 0 tell conversations apart.
+
+    transformers makes the mask of such positions (`masking_utils.find_packed_sequence_indices`), flash attention the
+    borders of its kernels (`modeling_flash_attention_utils.prepare_fa_kwargs_from_position_ids`).
+
+    Args:
+        packs: the packs.
+        pad_id: fills the short rows. Each such position is a conversation of its own, at position 0.
+        flat: all packs in one row, which flash attention needs; else a row a pack, whose mask is smaller.
+
+    Returns:
+        `input_ids`, `position_ids`, `labels` of shape (rows, longest), and the pixels. The first token of a
+        conversation has no label, for what stands before it belongs to another one.
+    """
+    import torch
+
+    examples = [example for pack in packs for example in pack.examples]
+    rows = [Pack(tuple(examples))] if flat else packs
+    longest = max(map(len, rows))
+
+    def fill(row: Pack, values: Iterator[Sequence[int]], space: int) -> list[int]:
+        return [*chain.from_iterable(values), *[space] * (longest - len(row))]
+
+    ids = [fill(row, (e.ids for e in row.examples), pad_id) for row in rows]
+    labels = [fill(row, ((IGNORED, *e.labels[1:]) for e in row.examples), IGNORED) for row in rows]
+    positions = [fill(row, (range(len(e)) for e in row.examples), 0) for row in rows]
+    named = {"input_ids": ids, "position_ids": positions, "labels": labels}
+    return {name: torch.tensor(values) for name, values in named.items()} | _join_pixels(examples)
+
+
+def _join_pixels(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+    """The pixels of all examples in order."""
+    import torch
+
     names = dict.fromkeys(name for example in examples for name in example.pixels)
-    return batch | {n: torch.cat([e.pixels[n] for e in examples if n in e.pixels]) for n in names}
+    return {n: torch.cat([e.pixels[n] for e in examples if n in e.pixels]) for n in names}
+
+
+def count_tokens(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Tokens of a batch without its padding: what the mask covers, or packed conversations of more than one token."""
+    mask = batch.get("attention_mask")
+    return (measure_lengths(batch["position_ids"]) > 1).sum() if mask is None else mask.sum()
 
 
 def measure_lengths(position_ids: torch.Tensor) -> torch.Tensor:

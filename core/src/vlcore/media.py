@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from vlcore.errors import MediaError
+from vlcore.errors import MediaError, show
 from vlcore.messages import Image, Message, Part, Video
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ class MediaProcessor(Protocol):
         """A plan for each slot of a conversation, from sizes alone."""
 
     def load(self, images: Sequence[PilImage.Image], plan: Plan) -> Mapping[str, torch.Tensor]:
-        """The pixels of one slot by the name of the model's argument; the first axis runs over tiles."""
+        """The pixels of one slot by the name of the model's argument; the first axis runs over tiles.
+
+        Floats as the model takes them, or the bytes (uint8) that a `PixelNormaliser` makes into them.
+        """
 
 
 @runtime_checkable
@@ -80,6 +83,46 @@ class VideoProcessor(Protocol):
 
     def choose_frames(self, count: int, fps: float, options: EncodeOptions) -> tuple[int, ...]:
         """Which frames of a video are taken, of how many, at how many a second; one may be taken twice."""
+
+
+@runtime_checkable
+class PixelNormaliser(Protocol):
+    """What a media processor that loads bytes offers besides.
+
+    Pixels stay bytes until they are where the model is: a quarter of the memory, and of what processes and
+    devices hand each other.
+    """
+
+    def normalise(self, pixels: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Bytes as `load` gives them to float32, wherever they are, with the bits that the release computes."""
+
+
+@runtime_checkable
+class ShrinkingProcessor(Protocol):
+    """What the media processor of a family whose media can take fewer tokens offers besides."""
+
+    def list_smaller(
+        self, media: Sequence[Image | Video], options: EncodeOptions
+    ) -> Iterator[Mapping[str, Any]]:
+        """Family options under which media take ever fewer tokens, one step after the other.
+
+        Args:
+            media: those of a conversation.
+            options: the options that the steps start from.
+        """
+
+
+def normalise(media: MediaProcessor, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a model is fed: a batch with its bytes made into the floats that the release computes.
+
+    Args:
+        media: the processor that loaded the pixels.
+        tensors: a batch or its pixels alone, on any device; all but bytes stays as it is.
+    """
+    import torch
+
+    pixels = {name: tensor for name, tensor in tensors.items() if tensor.dtype is torch.uint8}
+    return {**tensors, **media.normalise(pixels)} if pixels and isinstance(media, PixelNormaliser) else dict(tensors)
 
 
 def open_image(image: Image) -> PilImage.Image:
@@ -93,7 +136,9 @@ def open_image(image: Image) -> PilImage.Image:
     """
     try:
         with _open(image) as picture:
-            return picture.convert("RGB")
+            picture.load()
+            # A picture in memory may be drawn on later; what was just decoded is nobody else's.
+            return picture if picture.mode == "RGB" and picture is not image.source else picture.convert("RGB")
     except MediaError:
         raise
     except Exception as error:
@@ -136,7 +181,7 @@ def describe(medium: Image | Video) -> str:
     source, kind = medium.source, "video" if isinstance(medium, Video) else "image"
     if isinstance(source, str | Path):
         text = str(source)
-        return f"{kind} {text[:60]}..." if text.startswith("data:") and len(text) > 60 else f"{kind} {text}"
+        return f"{kind} {text[:60]}..." if text.startswith("data:") and len(text) > 60 else f"{kind} {show(text)}"
     return f"{kind} of {len(source)} bytes" if isinstance(source, bytes) else kind
 
 
@@ -157,7 +202,10 @@ def _read_header(image: Image) -> PilImage.Image:
     from PIL import UnidentifiedImageError
 
     try:
-        return PilImage.open(locate(image, MAX_BYTES))
+        place = locate(image, MAX_BYTES)
+        if isinstance(place, Path) and place.exists() and not place.is_file():
+            raise MediaError(describe(image), "it is no file", "give the path of an image file")
+        return PilImage.open(place)
     except UnidentifiedImageError as error:
         why = "it is no image that Pillow can read"
         raise MediaError(describe(image), why, "give PNG, JPEG or WebP") from error
@@ -175,6 +223,8 @@ def _damaged(image: Image, error: Exception) -> MediaError:
 
 
 def _check_pixels(picture: PilImage.Image, image: Image) -> PilImage.Image:
+    if not picture.width * picture.height:
+        raise MediaError(describe(image), "it has no pixels", "give a whole image file")
     if picture.width * picture.height > MAX_PIXELS:
         size = f"{picture.width}x{picture.height}"
         raise MediaError(describe(image), f"{size} exceeds {MAX_PIXELS} pixels", "make it smaller")
@@ -233,7 +283,7 @@ def download(url: str, limit: int = MAX_BYTES) -> bytes:
             error.close()
         reason = getattr(error, "reason", error)
         do = "check the address and the network"
-        raise MediaError(f"URL {url}", f"it cannot be fetched ({reason})", do) from error
+        raise MediaError(f"URL {show(url)}", f"it cannot be fetched ({reason})", do) from error
     if len(data) > limit:
-        raise MediaError(f"URL {url}", f"it exceeds {limit} bytes", "make it smaller")
+        raise MediaError(f"URL {show(url)}", f"it exceeds {limit} bytes", "make it smaller")
     return data

@@ -18,6 +18,7 @@ from vlcore.batch import collate
 from vlcore.config import GenerateConfig
 from vlcore.errors import CheckpointError, UsageError, VlcoreError
 from vlcore.generate import make_reply, run_batch
+from vlcore.media import normalise
 from vlcore.messages import Message, make_message, read_message
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def compute_case(model: VLModel, case: Case) -> dict[str, Any]:
         "logits_last": logits[-8:],
         "logits_norm": logits.norm(dim=-1),
         "num_patches_list": [sum(plan.tiles) for plan in example.layout.plans],
-        **example.pixels,
+        **normalise(model.frontend.media, example.pixels),
     }
     if example.pixels:
         values["image_features"] = model.compute_features(example)

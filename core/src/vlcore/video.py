@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 #: Files above this many bytes are refused.
 MAX_BYTES = 1024**3
+#: Animations above this many bytes are refused: Pillow counts frames without a pause in which time could be looked at.
+MAX_ANIMATION_BYTES = 200 * 1024**2
 #: Videos of more frames are refused.
 MAX_FRAMES = 1_000_000
 #: The frames taken of one video may have this many pixels together.
 MAX_TAKEN_PIXELS = 2_000_000_000
-#: Seconds that a pass over a video may take.
+#: Seconds that reading a video may take, once it is there.
 SECONDS = 60.0
 #: FFmpeg's containers that are opened; playlists and their like, which lead to other files, are not among them.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,m4v,mpegvideo,ivf"
@@ -106,6 +108,7 @@ def _open(video: Video) -> Iterator[_Reader]:
 
     try:
         place = locate(video, MAX_BYTES)
+        end = monotonic() + SECONDS
         if isinstance(place, Path) and place.is_dir():
             yield _Folder(video, place)
             return
@@ -115,9 +118,10 @@ def _open(video: Video) -> Iterator[_Reader]:
             try:
                 picture = PilImage.open(file, formats=ANIMATIONS)
             except UnidentifiedImageError:
-                yield _Film(video, file)
+                yield _Film(video, file, end)
             else:
-                yield _Animation(video, picture)
+                _check_bytes(video, file)
+                yield _Animation(video, picture, end)
     except VlcoreError:
         raise
     except Exception as error:
@@ -126,9 +130,8 @@ def _open(video: Video) -> Iterator[_Reader]:
         raise MediaError(describe(video), f"it cannot be decoded ({reason})", "give a whole video file") from error
 
 
-def _watch(items: Iterable[_Item], video: Video) -> Iterator[_Item]:
+def _watch(items: Iterable[_Item], video: Video, end: float) -> Iterator[_Item]:
     """The items, as long as there is time."""
-    end = monotonic() + SECONDS
     for item in items:
         if monotonic() > end:
             raise MediaError(describe(video), f"reading it takes more than {SECONDS:.0f} seconds", "cut it shorter")
@@ -138,6 +141,14 @@ def _watch(items: Iterable[_Item], video: Video) -> Iterator[_Item]:
 def _check_size(video: Video, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise MediaError(describe(video), f"{width}x{height} exceeds {MAX_PIXELS} pixels", "make it smaller")
+
+
+def _check_bytes(video: Video, file: io.BufferedIOBase) -> None:
+    at = file.tell()
+    count = file.seek(0, io.SEEK_END)
+    file.seek(at)
+    if count > MAX_ANIMATION_BYTES:
+        raise MediaError(describe(video), f"it exceeds {MAX_ANIMATION_BYTES} bytes", "give it as a film")
 
 
 def _check_count(video: Video, count: int) -> None:
@@ -173,10 +184,11 @@ class _Folder:
 
 @dataclass(frozen=True)
 class _Animation:
-    """A picture that moves, read by Pillow."""
+    """A picture that moves, read by Pillow until the time is `end`."""
 
     video: Video
     picture: PilImage.Image
+    end: float
 
     @cached_property
     def info(self) -> VideoInfo:
@@ -190,7 +202,7 @@ class _Animation:
 
     def take(self, indices: Collection[int]) -> dict[int, Image]:
         taken = {}
-        for index in _watch(range(max(indices) + 1), self.video):
+        for index in _watch(range(max(indices) + 1), self.video, self.end):
             self.picture.seek(index)
             if index in indices:
                 taken[index] = Image(self.picture.convert("RGB"))
@@ -208,10 +220,11 @@ class _Times:
 
 @dataclass(frozen=True)
 class _Film:
-    """A film, read by FFmpeg through PyAV."""
+    """A film, read by FFmpeg through PyAV until the time is `end`."""
 
     video: Video
     file: io.BufferedIOBase
+    end: float
 
     @cached_property
     def info(self) -> VideoInfo:
@@ -224,7 +237,7 @@ class _Film:
         """The times of all frames, from the packets alone; a film that ends before its header says is cut off."""
         kept, end = [], 0.0
         with self._stream() as (container, stream):
-            for packet in _watch(container.demux(), self.video):
+            for packet in _watch(container.demux(), self.video, self.end):
                 if packet.size and packet.pts is not None:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.size and packet.stream.index == stream.index and not packet.is_discard:
@@ -261,7 +274,7 @@ class _Film:
             with self._stream() as (container, stream):
                 for key, group in groups.items():
                     container.seek(key, stream=stream)
-                    taken |= self._take_group(container.decode(stream), key, group)
+                    taken |= self._take_group(self._decode(container, stream), key, group)
         except av.FFmpegError:
             return {}
         return taken
@@ -269,7 +282,7 @@ class _Film:
     def _take_group(self, frames: Iterable[Any], key: int, group: list[int]) -> dict[int, Image]:
         taken: dict[int, Image] = {}
         waiting = list(group)
-        for number, frame in enumerate(_watch(frames, self.video)):
+        for number, frame in enumerate(frames):
             if frame.pts is None or (number == 0 and frame.pts > key):
                 return {}  # the film did not go where it was asked to
             # A frame that is never shown has a time as well: the next one stands for it.
@@ -283,12 +296,17 @@ class _Film:
         """The frames, with all others before the last of them decoded as well."""
         taken: dict[int, Image] = {}
         with self._stream() as (container, stream):
-            for index, frame in enumerate(_watch(container.decode(stream), self.video)):
+            for index, frame in enumerate(self._decode(container, stream)):
                 if index in indices and not frame.is_corrupt:
                     taken[index] = self._picture(frame)
                 if index >= max(indices):
                     break
         return taken
+
+    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+        """The frames from here on. Damage may make long runs of packets give none, so time is looked at each packet."""
+        for packet in _watch(container.demux(stream), self.video, self.end):
+            yield from packet.decode()
 
     def _picture(self, frame: Any) -> Image:
         """A frame as it is to be seen: a camera that was held upright says so beside the pixels."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image as PilImage
-from vlcore.media import Slot
+from vlcore.media import Slot, normalise
 from vlcore.messages import Image
 from vlcore.model import build_frontend
 from vlcore.resolve import Checkpoint
@@ -21,7 +21,7 @@ PROCESSOR = SquareProcessor(edge=48, tokens=36, image_token_id=9, mean=(0.5, 0.5
 
 def load(processor: SquareProcessor, picture: PilImage.Image) -> torch.Tensor:
     (plan,) = processor.plan([Slot((Image(picture),), (picture.size,))], EncodeOptions())
-    return processor.load([picture], plan)["pixel_values"]
+    return normalise(processor, processor.load([picture], plan))["pixel_values"]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,18 @@ def test_pixels_that_the_model_normalises_stay_between_0_and_1() -> None:
     pixels = load(processor, PICTURE)
     assert pixels.min() >= 0 and pixels.max() <= 1
     assert (pixels[0, :, 0, 0] * 255).round().tolist() == [122, 116, 104]
+
+
+@pytest.mark.parametrize("rescale", [1 / 255, 0.00392156862745098, 1 / 127])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_bytes_are_normalised_with_the_bits_of_the_release(normalize: bool, rescale: float) -> None:
+    settings = {"mean": CLIP_MEAN, "std": CLIP_STD, "normalize": normalize, "rescale": rescale}
+    processor = SquareProcessor(edge=48, tokens=36, image_token_id=9, **settings)
+    every = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
+    expected = (every.double() * rescale).float()
+    if normalize:
+        expected = (expected - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
+    assert torch.equal(processor.normalise({"a": every})["a"], expected)
 
 
 def test_the_background_is_computed_whatever_the_file_says(tiny: Callable[..., Checkpoint], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 from vlcore.errors import UsageError
-from vlcore.media import Slot
+from vlcore.media import Slot, normalise
 from vlcore.messages import Image
 from vlcore.resolve import Checkpoint
 from vlcore.template import EncodeOptions
@@ -112,7 +112,7 @@ def test_without_tiling_every_picture_is_one_tile() -> None:
 def test_tiles_come_row_by_row_with_the_thumbnail_last() -> None:
     slot = Slot((Image(PICTURE),), (PICTURE.size,))
     (plan,) = PROCESSOR.plan([slot], options(max_num=6))
-    pixels = PROCESSOR.load([PICTURE], plan)["pixel_values"]
+    pixels = normalise(PROCESSOR, PROCESSOR.load([PICTURE], plan))["pixel_values"]
     whole = PICTURE.resize((168, 112), PilImage.Resampling.BICUBIC)
     boxes = [(x, y, x + 56, y + 56) for y in (0, 56) for x in (0, 56, 112)]
     tiles = [whole.crop(box) for box in boxes] + [PICTURE.resize((56, 56), PilImage.Resampling.BICUBIC)]
@@ -120,6 +120,16 @@ def test_tiles_come_row_by_row_with_the_thumbnail_last() -> None:
     for ours, tile in zip(pixels, tiles, strict=True):
         plain = torch.frombuffer(bytearray(tile.tobytes()), dtype=torch.uint8).view(56, 56, 3)
         assert torch.equal(ours, (plain.permute(2, 0, 1).float() / 255 - mean) / deviation)
+
+
+def test_pixels_are_bytes_until_they_are_normalised_with_the_bits_of_the_release() -> None:
+    (plan,) = PROCESSOR.plan([make_slot((150, 100))], options(max_num=6))
+    loaded = PROCESSOR.load([PICTURE], plan)["pixel_values"]
+    assert (loaded.shape, loaded.dtype) == ((7, 3, 56, 56), torch.uint8)
+    every = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    assert torch.equal(PROCESSOR.normalise({"a": every})["a"], (every.float() / 255 - mean) / deviation)
+    assert torch.equal(every.flatten(), torch.arange(256, dtype=torch.uint8).repeat(3))
 
 
 def test_combined_pictures_follow_each_other_each_with_its_thumbnail() -> None:
@@ -135,7 +145,7 @@ def test_an_uncut_picture_may_be_padded_to_a_square() -> None:
     assert square.getpixel((5, 2)) == (123, 116, 103) and square.getpixel((5, 3)) == (255, 255, 255)
     processor = TileProcessor(tile=56, tile_tokens=4, image_token_id=9, tiling=False, pad2square=True)
     (plan,) = processor.plan([make_slot((10, 4))], options())
-    pixels = processor.load([PilImage.new("RGB", (10, 4), "white")], plan)["pixel_values"]
+    pixels = normalise(processor, processor.load([PilImage.new("RGB", (10, 4), "white")], plan))["pixel_values"]
     assert pixels[0, :, 0, 0].abs().max() < 0.02
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from PIL import Image as PilImage
-from vlcore.media import Plan, Slot
+from vlcore.media import Plan, Slot, normalise
 from vlcore.messages import Image
 from vlcore.template import EncodeOptions
 from vlcore_qwen_vl.media import DEVIATION, MEAN, SquareProcessor, squeeze
@@ -26,10 +26,18 @@ def test_the_processor_reads_edge_positions_and_id_from_the_checkpoint(tiny) -> 
 
 def test_a_picture_of_one_colour_becomes_that_colour_normalised(processor: SquareProcessor) -> None:
     picture = PilImage.new("RGB", (7, 91), (255, 0, 51))
-    pixels = processor.load([picture, picture], Plan(32, (1, 1)))["pixel_values"]
+    loaded = processor.load([picture, picture], Plan(32, (1, 1)))
+    assert loaded["pixel_values"].dtype == torch.uint8
+    pixels = normalise(processor, loaded)["pixel_values"]
     assert pixels.shape == (2, 3, 28, 28) and pixels.dtype == torch.float32
     expected = [(value - mean) / spread for value, mean, spread in zip((1.0, 0.0, 0.2), MEAN, DEVIATION, strict=True)]
     assert torch.allclose(pixels[1, :, 3, 4], torch.tensor(expected), atol=1e-6)
+
+
+def test_bytes_are_normalised_with_the_bits_of_the_release(processor: SquareProcessor) -> None:
+    every = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    assert torch.equal(processor.normalise({"a": every})["a"], (every.float() / 255 - mean) / deviation)
 
 
 def test_resizing_is_pillows_bicubic_on_bytes() -> None:

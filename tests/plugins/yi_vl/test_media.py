@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 from vlcore.errors import MediaError
-from vlcore.media import Size, Slot, open_image
+from vlcore.media import Size, Slot, normalise, open_image
 from vlcore.messages import Image
 from vlcore.resolve import Checkpoint
 from vlcore.template import EncodeOptions
@@ -72,7 +72,21 @@ def test_pixels_are_those_of_transformers_on_pillow(
         [Slot((Image(photo(name)),), (image.size,))],
         EncodeOptions(family={"image_aspect_ratio": "pad" if padded else "square"}),
     )
-    torch.testing.assert_close(squares.load([image], plan)["pixel_values"], expected, atol=1e-6, rtol=0)
+    pixels = normalise(squares, squares.load([image], plan))["pixel_values"]
+    torch.testing.assert_close(pixels, expected, atol=1e-6, rtol=0)
+
+
+def test_bytes_are_normalised_with_the_bits_of_the_release(squares: SquareProcessor) -> None:
+    every = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (squares.mean, squares.deviation))
+    assert torch.equal(squares.normalise({"a": every})["a"], (every * squares.scale - mean) / deviation)
+
+
+def test_another_filter_than_bicubic_is_pillows_own(squares: SquareProcessor) -> None:
+    picture = PilImage.linear_gradient("L").convert("RGB").resize((150, 100))
+    bilinear = replace(squares, resample=int(PilImage.Resampling.BILINEAR))
+    expected = picture.resize((84, 56), PilImage.Resampling.BILINEAR).crop((14, 0, 70, 56))
+    assert bilinear.cut(picture, False).permute(1, 2, 0).flatten().tolist() == list(expected.tobytes())
 
 
 @pytest.mark.parametrize(("padded", "size"), [("pad", (20000, 3)), ("square", (10**7, 2))])

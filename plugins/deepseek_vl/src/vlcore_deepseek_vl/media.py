@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from vlcore.media import Plan, Size, Slot
+from vlcore.resample import resize
 from vlcore.resolve import Checkpoint, read_json
 from vlcore.template import EncodeOptions
 from vlcore.tokenizer import Tokenizer
@@ -14,7 +15,9 @@ from vlcore.tokenizer import Tokenizer
 from vlcore_deepseek_vl.release import read_processor, read_special_tokens
 
 if TYPE_CHECKING:
+    import numpy
     import torch
+    from numpy.typing import NDArray
     from PIL import Image as PilImage
 
 #: CLIP's, which the release's processor takes where its file says nothing.
@@ -71,24 +74,40 @@ class SquareProcessor:
         return tuple(Plan(self.tokens, (1,), fit_size(slot.sizes[0], self.edge, self.min_size)) for slot in slots)
 
     def load(self, images: Sequence[PilImage.Image], plan: Plan) -> Mapping[str, torch.Tensor]:
-        """`pixel_values` of a slot: (1, 3, edge, edge), float32."""
+        """`pixel_values` of a slot: (1, 3, edge, edge), uint8."""
+        (resized,) = resize(images[0], [plan.detail])
+        return {"pixel_values": self.pad(resized)[None]}
+
+    def pad(self, picture: NDArray[numpy.uint8]) -> torch.Tensor:
+        """A picture, (height, width, 3), in the middle of a square, (3, edge, edge).
+
+        An odd pixel of padding goes to the right or below.
+        """
         import torch
 
-        square = self.pad(resize(images[0], plan.detail))
-        pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(self.edge, self.edge, 3)
-        # The release multiplies in float64 and goes on in float32.
-        values = (pixels.permute(2, 0, 1).double() * self.rescale).float().contiguous()
-        if self.normalize and self.mean is not None:
-            values.sub_(torch.tensor(self.mean).view(3, 1, 1)).div_(torch.tensor(self.std).view(3, 1, 1))
-        return {"pixel_values": values[None]}
-
-    def pad(self, image: PilImage.Image) -> PilImage.Image:
-        """A picture in the middle of the square; an odd pixel of padding goes to the right or below."""
-        from PIL import Image as PilImage
-
-        square = PilImage.new("RGB", (self.edge, self.edge), self.background)
-        square.paste(image, ((self.edge - image.width) // 2, (self.edge - image.height) // 2))
+        height, width, _ = picture.shape
+        left, top = (self.edge - width) // 2, (self.edge - height) // 2
+        square = torch.tensor(self.background, dtype=torch.uint8).view(3, 1, 1).repeat(1, self.edge, self.edge)
+        square.numpy()[:, top : top + height, left : left + width] = picture.transpose(2, 0, 1)
         return square
+
+    def normalise(self, pixels: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Bytes to float32, normalised unless the model does it.
+
+        The release multiplies in float64, which some devices lack, and goes on in float32: the 256 products are
+        looked up.
+        """
+        import torch
+
+        def one(squares: torch.Tensor) -> torch.Tensor:
+            products = (torch.arange(256, dtype=torch.float64) * self.rescale).float().to(squares.device)
+            values = products[squares.int()]
+            if self.normalize and self.mean is not None:
+                mean, std = (torch.tensor(v, device=squares.device).view(3, 1, 1) for v in (self.mean, self.std))
+                values.sub_(mean).div_(std)
+            return values
+
+        return {name: one(squares) for name, squares in pixels.items()}
 
 
 def fit_size(size: Size, edge: int, min_size: int) -> Size:
@@ -102,10 +121,3 @@ def fit_size(size: Size, edge: int, min_size: int) -> Size:
     longer = max(size)
     width, height = (max(int(side / longer * edge), min_size) for side in size)
     return width, height
-
-
-def resize(image: PilImage.Image, size: Size) -> PilImage.Image:
-    """A picture at another size, bicubic on bytes as Pillow computes it."""
-    from PIL import Image as PilImage
-
-    return image.resize(size, PilImage.Resampling.BICUBIC)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Self
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Self
 
 from vlcore.media import Plan, Size, Slot
+from vlcore.messages import Image, Video
+from vlcore.resample import resize
 from vlcore.resolve import Checkpoint
 from vlcore.template import EncodeOptions
 
@@ -16,7 +18,9 @@ from vlcore_internvl.family import NUM_SEGMENTS, is_first_generation
 from vlcore_internvl.release import count_tile_tokens, tile_size
 
 if TYPE_CHECKING:
+    import numpy
     import torch
+    from numpy.typing import NDArray
     from PIL import Image as PilImage
 
 #: ImageNet's, which the releases use whatever their preprocessor_config.json says.
@@ -93,32 +97,62 @@ class TileProcessor:
         wanted = int(options.family.get("num_segments", NUM_SEGMENTS))
         return sample_training_frames(count, wanted) if options.train else sample_frames(count, fps, wanted)
 
+    def list_smaller(
+        self, media: Sequence[Image | Video], options: EncodeOptions
+    ) -> Iterator[Mapping[str, Any]]:
+        """First fewer tiles a picture, down from the limit of this conversation; then fewer frames a video."""
+        pictures = sum(isinstance(medium, Image) for medium in media)
+        fewest: dict[str, Any] = {}
+        if pictures and self.tiling:
+            for limit in range(self.limit_tiles(pictures, options) - 1, self.min_num - 1, -1):
+                fewest = {"max_num": limit}
+                yield fewest
+        if any(isinstance(medium, Video) and not medium.frames for medium in media):
+            for frames in range(int(options.family.get("num_segments", NUM_SEGMENTS)) - 1, 0, -1):
+                yield {**fewest, "num_segments": frames}
+
     def choose_grid(self, size: Size, max_num: int) -> Grid:
         """The grid of one picture."""
         return choose_grid(size, self.tile, self.min_num, max_num) if self.tiling else (1, 1)
 
     def load(self, images: Sequence[PilImage.Image], plan: Plan) -> Mapping[str, torch.Tensor]:
-        """`pixel_values` of a slot: (tiles, 3, tile, tile), float32, normalised."""
+        """`pixel_values` of a slot: (tiles, 3, tile, tile), uint8."""
         import torch
 
-        tiles = torch.empty((sum(plan.tiles), 3, self.tile, self.tile))
+        tiles = torch.empty((sum(plan.tiles), 3, self.tile, self.tile), dtype=torch.uint8)
         ends = itertools.accumulate(plan.tiles)
         for image, grid, count, end in zip(images, plan.detail, plan.tiles, ends, strict=True):
-            self.cut(image, grid, tiles[end - count : end])
-        # The order of the release's operations, so that the bits are the same.
-        tiles.div_(255).sub_(torch.tensor(MEAN).view(3, 1, 1)).div_(torch.tensor(DEVIATION).view(3, 1, 1))
+            self.cut(image, grid, tiles[end - count : end].numpy())
         return {"pixel_values": tiles}
 
-    def cut(self, image: PilImage.Image, grid: Grid, place: torch.Tensor) -> None:
-        """Writes a picture's tiles, row by row, then its thumbnail: (tiles, 3, tile, tile), 0 to 255."""
+    def cut(self, image: PilImage.Image, grid: Grid, place: NDArray[numpy.uint8]) -> None:
+        """Writes a picture's tiles, row by row, then its thumbnail: (tiles, 3, tile, tile)."""
         columns, rows = grid
         if self.pad2square and not self.tiling:
             image = pad_square(image)
-        pixels = squeeze(image, (columns * self.tile, rows * self.tile))
-        cells = pixels.view(rows, self.tile, columns, self.tile, 3).permute(0, 2, 4, 1, 3)
-        place[: rows * columns].view(rows, columns, 3, self.tile, self.tile).copy_(cells)
-        if len(place) > rows * columns:
-            place[-1].copy_(squeeze(image, (self.tile, self.tile)).permute(2, 0, 1))
+        sizes = [(columns * self.tile, rows * self.tile), (self.tile, self.tile)]
+        whole, *thumbnail = resize(image, sizes if len(place) > rows * columns else sizes[:1])
+        cells = whole.reshape(rows, self.tile, columns, self.tile, 3).transpose(0, 2, 4, 1, 3)
+        place[: rows * columns].reshape(rows, columns, 3, self.tile, self.tile)[:] = cells
+        for small in thumbnail:
+            place[-1] = small.transpose(2, 0, 1)
+
+    def normalise(self, pixels: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Bytes to float32, normalised by the release's operations in their order."""
+        return {name: normalise(tiles) for name, tiles in pixels.items()}
+
+
+def normalise(tiles: torch.Tensor) -> torch.Tensor:
+    """Bytes of RGB, (tiles, 3, height, width), to float32: divided by 255, less the mean, over the deviation.
+
+    Divided by a tensor: CUDA would multiply by the reciprocal of a number, which rounds differently.
+    """
+    import torch
+
+    full, mean, deviation = (
+        torch.tensor(values, device=tiles.device).view(3, 1, 1) for values in ((255.0,) * 3, MEAN, DEVIATION)
+    )
+    return tiles.float().div_(full).sub_(mean).div_(deviation)
 
 
 def count_tiles(grid: Grid, thumbnail: bool) -> int:
@@ -145,6 +179,7 @@ def list_grids(min_num: int, max_num: int) -> tuple[Grid, ...]:
     return tuple(sorted(found, key=lambda grid: grid[0] * grid[1]))
 
 
+@lru_cache(4096)
 def choose_grid(size: Size, tile: int, min_num: int, max_num: int) -> Grid:
     """The grid whose shape is nearest to a picture's.
 
@@ -163,15 +198,6 @@ def choose_grid(size: Size, tile: int, min_num: int, max_num: int) -> Grid:
         if distance < nearest or (distance == nearest and width * height > 0.5 * tile**2 * columns * rows):
             nearest, best = distance, (columns, rows)
     return best
-
-
-def squeeze(image: PilImage.Image, size: Size) -> torch.Tensor:
-    """A picture at another size, its shape not kept: (height, width, 3), 8 bit, by Pillow's bicubic."""
-    import torch
-    from PIL import Image as PilImage
-
-    resized = image.resize(size, PilImage.Resampling.BICUBIC)
-    return torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(size[1], size[0], 3)
 
 
 def pad_square(image: PilImage.Image) -> PilImage.Image:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from vlcore.media import Plan, Slot
+from vlcore.resample import resize
 from vlcore.resolve import Checkpoint
 from vlcore.template import EncodeOptions
 
@@ -45,19 +46,32 @@ class SquareProcessor:
         return tuple(Plan(self.tokens * len(slot.images), (1,) * len(slot.images)) for slot in slots)
 
     def load(self, images: Sequence[PilImage.Image], plan: Plan) -> Mapping[str, torch.Tensor]:
-        """`pixel_values` of a slot: (pictures, 3, edge, edge), float32, normalised."""
+        """`pixel_values` of a slot: (pictures, 3, edge, edge), uint8."""
         import torch
 
-        pixels = torch.stack([squeeze(image, self.edge) for image in images]).float()
-        # The order of the release's operations, so that the bits are the same.
-        pixels.div_(255).sub_(torch.tensor(MEAN).view(3, 1, 1)).div_(torch.tensor(DEVIATION).view(3, 1, 1))
-        return {"pixel_values": pixels}
+        return {"pixel_values": torch.stack([squeeze(image, self.edge) for image in images])}
+
+    def normalise(self, pixels: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Bytes to float32, normalised by the release's operations in their order."""
+        return {name: normalise(squares) for name, squares in pixels.items()}
+
+
+def normalise(squares: torch.Tensor) -> torch.Tensor:
+    """Bytes of RGB, (pictures, 3, edge, edge), to float32: divided by 255, less the mean, over the deviation.
+
+    Divided by a tensor: CUDA would multiply by the reciprocal of a number, which rounds differently.
+    """
+    import torch
+
+    full, mean, deviation = (
+        torch.tensor(values, device=squares.device).view(3, 1, 1) for values in ((255.0,) * 3, MEAN, DEVIATION)
+    )
+    return squares.float().div_(full).sub_(mean).div_(deviation)
 
 
 def squeeze(image: PilImage.Image, edge: int) -> torch.Tensor:
-    """A picture as a square, its shape not kept: (3, edge, edge), 8 bit, by Pillow's bicubic."""
+    """A picture as a square, its shape not kept: (3, edge, edge), uint8, by Pillow's bicubic."""
     import torch
-    from PIL import Image as PilImage
 
-    resized = image.resize((edge, edge), PilImage.Resampling.BICUBIC)
-    return torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(edge, edge, 3).permute(2, 0, 1)
+    (square,) = resize(image, [(edge, edge)])
+    return torch.from_numpy(square.transpose(2, 0, 1).copy())

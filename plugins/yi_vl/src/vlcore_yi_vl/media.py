@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from vlcore.errors import MediaError
 from vlcore.media import MAX_PIXELS, Plan, Size, Slot
+from vlcore.resample import resize
 from vlcore.resolve import Checkpoint, read_json
 from vlcore.template import EncodeOptions
 
@@ -90,23 +91,38 @@ class SquareProcessor:
         return int(self.edge * width / height), self.edge
 
     def load(self, images: Sequence[PilImage.Image], plan: Plan) -> Mapping[str, torch.Tensor]:
-        """`pixel_values` of a slot: (pictures, 3, crop, crop), float32, normalised."""
+        """`pixel_values` of a slot: (pictures, 3, crop, crop), uint8."""
         import torch
 
-        squares = torch.stack([self.cut(image, plan.detail) for image in images])
-        mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.deviation))
-        return {"pixel_values": (squares * self.scale - mean) / deviation}
+        return {"pixel_values": torch.stack([self.cut(image, plan.detail) for image in images])}
 
     def cut(self, image: PilImage.Image, padded: bool) -> torch.Tensor:
-        """The square of one picture: (3, crop, crop), 0 to 255."""
+        """The square of one picture: (3, crop, crop), uint8."""
+        import numpy
         import torch
+        from PIL import Image as PilImage
 
         image = self.pad_square(image) if padded else image
-        image = image.resize(self.fit(image.size), self.resample)
+        size = self.fit(image.size)
+        if self.resample == PilImage.Resampling.BICUBIC:
+            image = PilImage.fromarray(resize(image, [size])[0])
+        else:
+            image = image.resize(size, self.resample)
         left, top = (image.width - self.crop) // 2, (image.height - self.crop) // 2
-        image = image.crop((left, top, left + self.crop, top + self.crop))
-        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        return pixels.view(self.crop, self.crop, 3).permute(2, 0, 1)
+        square = image.crop((left, top, left + self.crop, top + self.crop))
+        return torch.from_numpy(numpy.asarray(square).transpose(2, 0, 1).copy())
+
+    def normalise(self, pixels: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Bytes to float32: scaled, less the mean, over the deviation, in the release's order."""
+        import torch
+
+        def one(squares: torch.Tensor) -> torch.Tensor:
+            mean, deviation = (
+                torch.tensor(values, device=squares.device).view(3, 1, 1) for values in (self.mean, self.deviation)
+            )
+            return squares.float().mul_(self.scale).sub_(mean).div_(deviation)
+
+        return {name: one(squares) for name, squares in pixels.items()}
 
     def pad_square(self, image: PilImage.Image) -> PilImage.Image:
         """A picture in the middle of a square of the mean colour; an odd line goes to the bottom or right."""
