@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import pytest
 import torch
-from vlcore.batch import IGNORED, Example, Layout, collate
+from vlcore.batch import IGNORED, Example, Layout, Pack, collate, count_tokens
 from vlcore.train.blank import collate_filled
 
 BLANK = Example(Layout((9, 9, 9), (IGNORED,) * 3, (), (), ""), {"pixel_values": torch.zeros(1, 3, 4, 4)})
@@ -28,3 +29,22 @@ def test_the_blank_stands_behind_the_first_row_masked_and_unlabelled() -> None:
     assert batch["attention_mask"].tolist() == [[1, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
     assert batch["labels"].tolist() == [[1, 2, *[IGNORED] * 3], [3, *[IGNORED] * 4]]
     assert batch["pixel_values"].shape == (1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_blank_behind_packs_is_seen_by_none_and_not_counted(flat: bool) -> None:
+    packs = [Pack((row(1, 2), row(3, 4))), Pack((row(5, 6),))]
+    batch, plain = (collate_filled(packs, 0, blank, flat) for blank in (BLANK, None))
+    width = plain["input_ids"].shape[1]
+    assert all(torch.equal(batch[name][:, :width], plain[name]) for name in plain)
+    assert batch["input_ids"][0, width:].tolist() == [9, 9, 9]
+    assert not batch["position_ids"][:, width:].any()
+    assert (batch["labels"][:, width:] == IGNORED).all()
+    assert count_tokens(batch) == count_tokens(plain) == 6
+    assert batch["pixel_values"].shape == (1, 3, 4, 4)
+
+
+def test_packs_with_a_picture_stay_as_they_are() -> None:
+    packs = [Pack((row(1, 2), row(3, pixels=True)))]
+    assert "attention_mask" not in collate_filled(packs, 0, BLANK)
+    assert collate_filled(packs, 0, BLANK)["input_ids"].tolist() == [[1, 2, 3]]

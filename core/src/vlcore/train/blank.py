@@ -1,7 +1,8 @@
 """A blank picture for batches without any, where several processes must all run the vision tower.
 
 DeepSpeed's processes exchange weights or gradients layer by layer: one that leaves the tower out for rows of text
-would stop the others. The blank stands behind the end of the first row, where nothing looks at it.
+would stop the others. The blank stands behind the end of the first row, where nothing looks at it: it is masked, or,
+among packed rows, each of its positions is a conversation of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlcore.batch import IGNORED, Example, Layout, collate, load_pixels
+from vlcore.batch import IGNORED, Example, Layout, Pack, collate, collate_packs, load_pixels
 from vlcore.media import Slot
 from vlcore.messages import Image
 from vlcore.template import EncodeOptions
@@ -35,20 +36,26 @@ def make_blank(frontend: Frontend) -> Example:
     return load_pixels(Layout(ids, (IGNORED,) * plan.tokens, (slot,), (plan,), ""), frontend.media)
 
 
-def collate_filled(examples: Sequence[Example], pad_id: int, blank: Example | None) -> dict[str, torch.Tensor]:
-    """A batch as `collate` makes it, with the blank when no row has a picture.
+def collate_filled(
+    items: Sequence[Example | Pack], pad_id: int, blank: Example | None, flat: bool = False
+) -> dict[str, torch.Tensor]:
+    """A batch as `collate` or `collate_packs` makes it, with the blank when no row has a picture.
 
     Args:
-        examples: the rows.
+        items: the rows, either examples or packs.
         pad_id: fills short rows.
-        blank: what is added; None for nothing. Its positions are masked and take no part in the loss.
+        blank: what is added; None for nothing. Nothing looks at it and it takes no part in the loss.
+        flat: whether all packs share one row.
     """
     import torch
 
-    batch = collate(examples, pad_id)
+    packs = [item for item in items if isinstance(item, Pack)]
+    examples = [item for item in items if isinstance(item, Example)]
+    batch = collate_packs(packs, pad_id, flat) if packs else collate(examples, pad_id)
+    examples += [example for pack in packs for example in pack.examples]
     if blank is None or any(example.pixels for example in examples):
         return batch
     fills = {"input_ids": pad_id, "attention_mask": 0, "position_ids": 0, "labels": IGNORED}
-    more = {name: torch.full((len(examples), len(blank)), fill) for name, fill in fills.items()}
+    more = {name: torch.full((len(batch[name]), len(blank)), fills[name]) for name in batch}
     more["input_ids"][0] = torch.tensor(blank.ids)
-    return {name: torch.cat([batch[name], more[name]], dim=1) for name in fills} | dict(blank.pixels)
+    return {name: torch.cat([batch[name], more[name]], dim=1) for name in batch} | dict(blank.pixels)
