@@ -14,12 +14,14 @@ import vlcore
 #: Each module of the core in its layer; a package stands for everything below it.
 LAYERS = [
     {"errors", "messages", "family", "config", "hookspecs"},
-    {"plugins", "native", "resolve", "hub", "template", "tokenizer", "dataset", "boxes"},
-    {"media", "video"},
-    {"batch", "shards", "weights", "lora"},
-    {"checkpoint", "generate", "model", "talk"},
-    {"evaluate", "merging", "train"},
-    {"cli", "console", "contact", "demo", "parity"},
+    {"plugins", "native", "resolve", "hub", "template", "tokenizer", "detokenizer", "terminal", "transcript", "dataset",
+     "boxes", "fonts", "metrics"},
+    {"loops", "media", "resample", "video"},
+    {"attention", "batch", "cache", "carry", "layout", "footprint", "packing", "placement", "shards", "spread",
+     "weights", "lora"},
+    {"budget", "checkpoint", "forecast", "generate", "ledger", "model", "prefix", "talk"},
+    {"doctor", "evaluate", "export", "plan", "train"},
+    {"cli", "console", "contact", "demo", "fetch", "parity", "serve"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 ROOT = Path(vlcore.__file__).parent

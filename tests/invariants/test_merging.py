@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from vlcore.checkpoint import read_run
 from vlcore.config import SftConfig
 from vlcore.errors import UsageError
-from vlcore.merging import merge
+from vlcore.export.merging import merge
 from vlcore.messages import user
 
 MakeConfig = Callable[..., SftConfig]

@@ -6,6 +6,7 @@ validation rows, and `sft_config.json`, which is written last and lists every ot
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -162,13 +163,16 @@ def find_base(folder: Path) -> LoadConfig:
     return LoadConfig(model=base, model_type=model.get("model_type", ""), vision_tower=vision)
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
+def load_adapter(
+    model: PreTrainedModel | PeftModel, folder: Path, *, trainable: bool = False, name: str = "default"
+) -> PeftModel:
     """A model with an adapter put on it, every tensor of the adapter used.
 
     Args:
-        model: the base model.
+        model: the base model, or one with other adapters on it.
         folder: PEFT's files.
         trainable: whether the adapter goes on learning.
+        name: PEFT's name of the adapter.
 
     Raises:
         CheckpointError: when files are missing or damaged, or the adapter is of another model.
@@ -184,13 +188,17 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = Fals
         with quiet_peft():
             # Missing tensors are only warned of; they are compared below instead.
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
-            adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+            if isinstance(model, PeftModel):
+                adapted = model
+                adapted.load_adapter(folder, name, is_trainable=trainable)
+            else:
+                adapted = PeftModel.from_pretrained(model, folder, name, is_trainable=trainable)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = first_line(error)
         raise CheckpointError(
             f"adapter {folder}", f"it cannot be loaded ({reason})", "check that it belongs to this model"
         ) from error
-    differing = sorted(given ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+    differing = sorted(given ^ set(get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)))
     if differing:
         raise CheckpointError(
             f"adapter {folder}", f"{len(differing)} tensors do not fit the model: {', '.join(differing[:3])}",
@@ -210,6 +218,7 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
     Raises:
         UsageError: when the target exists and may not be replaced.
+        CheckpointError: when the disk is full; nothing is left of the folder.
     """
     if target.exists() and not overwrite:
         raise UsageError(f"output {target}", "it exists", "give another folder, or --overwrite true")
@@ -222,9 +231,21 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
         if target.exists():
             remove_folder(target)
         part.rename(target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        if is_full(error):
+            raise CheckpointError(
+                f"folder {target}", f"it cannot be written ({first_line(error)})",
+                "make room on the disk; what was written before is whole") from error
         raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a file could not be written for want of room; safetensors and torch have words of their own."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    words = ("No space left", "Disk quota exceeded", "File too large", "PytorchStreamWriter", "inline_container")
+    return any(word in str(error) for word in words) and type(error).__name__ in ("SafetensorError", "RuntimeError")
 
 
 def sync_files(folder: Path) -> None:

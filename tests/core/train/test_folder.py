@@ -19,11 +19,11 @@ def test_versions_count_up(tmp_path: Path) -> None:
     ("limit", "removed"), [(1, [10, 30]), (2, [10, 30]), (3, [10]), (4, []), (9, [])],
 )
 def test_the_last_and_the_best_stay_whatever_the_limit(limit: int, removed: list[int]) -> None:
-    assert choose_removed([10, 20, 30, 40], {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.7, 35: 0.1}, limit) == removed
+    assert choose_removed([10, 20, 30, 40], 20, limit) == removed
 
 
 def test_without_evaluations_the_newest_stay() -> None:
-    assert choose_removed([10, 20, 30], {}, 2) == [10]
+    assert choose_removed([10, 20, 30], None, 2) == [10]
 
 
 def test_no_run_to_go_on_from_is_an_error(tmp_path: Path) -> None:

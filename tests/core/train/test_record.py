@@ -24,6 +24,13 @@ def test_the_log_says_loss_and_speed(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "INFO step 2/4: loss 1, tokens/s 1234" in (tmp_path / "train.log").read_text()
 
 
+def test_the_log_says_the_figures_of_an_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry = {"step": 2, "eval_loss": 1.0, "eval_box_iou@0.5": 0.25, "eval_runtime": 9.0}
+    with log_to(tmp_path / "train.log"):
+        Record(tmp_path).add(entry, steps=4)
+    assert (tmp_path / "train.log").read_text().endswith("step 2/4: validation loss 1, validation box_iou@0.5 0.25\n")
+
+
 def test_the_curve_is_drawn_again_only_for_new_figures(tmp_path: Path) -> None:
     record = Record(tmp_path)
     record.draw([FIRST])

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vlcore.checkpoint import Run
 from vlcore.config import SftConfig
-from vlcore.errors import UsageError
-from vlcore.train.settings import compare_resumed, find_idle, resolve_settings
+from vlcore.errors import ExtraMissing, UsageError
+from vlcore.train import settings
+from vlcore.train.goal import Goal
+from vlcore.train.settings import check_reporters, compare_resumed, find_idle, make_goal, resolve_settings
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,7 @@ def test_an_unknown_schedule_brings_the_near_ones() -> None:
     ("given", "named"),
     [({"freeze_vit": True}, "freeze_vit"), ({"sft_type": "full", "lora_rank": 4}, "lora_rank"),
      ({"max_steps": 3, "num_train_epochs": 2.0}, "num_train_epochs"), ({"eval_steps": 7}, "eval_steps"),
+     ({"max_length": 0, "on_overflow": "drop"}, "on_overflow"),
      ({"val_dataset": ("b.jsonl",), "dataset_test_ratio": 0.5}, "dataset_test_ratio")],
 )
 def test_settings_without_effect_are_found(given: dict[str, Any], named: str) -> None:
@@ -58,3 +62,44 @@ def test_settings_that_differ_from_the_resumed_run_are_named() -> None:
     assert compare_resumed(SftConfig(seed=2, save_steps=1), run) == ["seed: 1 before, 2 now"]
     with pytest.raises(UsageError, match="trained with sft_type lora"):
         compare_resumed(SftConfig(sft_type="full"), run)
+
+
+@pytest.mark.parametrize("name", ["wandb", "swanlab"])
+def test_a_reporter_that_is_not_installed_names_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExtraMissing, match=rf"pip install 'vlcore\[{name}\]'"):
+        check_reporters(["tensorboard", name])
+
+
+def test_a_swanlab_too_new_for_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.importlib.util, "find_spec", lambda name: object())
+    for version, refused in (("0.10.3", True), ("0.8.0", True), ("0.7.20", False)):
+        monkeypatch.setattr(settings, "version", lambda name, version=version: version)
+        with pytest.raises(UsageError, match=r"swanlab<0\.8") if refused else nullcontext():
+            check_reporters(["swanlab"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "greater"),
+    [("eval_loss", "eval_loss", False), ("loss", "eval_loss", False), ("cer", "eval_cer", False),
+     ("eval_exact_match", "eval_exact_match", True)],
+)
+def test_the_figure_that_counts_may_be_named_short(asked: str, name: str, greater: bool) -> None:
+    config = SftConfig(predict_with_generate=True, metric=("cer", "exact_match"), metric_for_best_model=asked,
+                       early_stopping_patience=2, early_stopping_threshold=0.5)
+    assert make_goal(config) == Goal(name, greater, 2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "has_validation", "named"),
+    [
+        ({"metric": ("cer",)}, True, "metric"), ({"predict_limit": 3}, True, "predict_limit"),
+        ({"early_stopping_threshold": 0.5}, True, "early_stopping_threshold"),
+        ({"early_stopping_patience": 2}, False, "early_stopping_patience"),
+        ({"predict_with_generate": True}, False, "predict_with_generate"),
+    ],
+)
+def test_settings_of_an_evaluation_that_does_not_happen_are_found(
+    given: dict[str, Any], has_validation: bool, named: str
+) -> None:
+    assert [line.split()[0] for line in find_idle(SftConfig(**given), has_validation)] == [f"--{named}"]

@@ -21,7 +21,13 @@ def command(config: SftConfig) -> None:
     from vlcore.train.launch import hush_others, needs_processes, start_processes
 
     if needs_processes(config):
-        sys.exit(start_processes(sys.argv[1:]))
+        from vlcore.train.divide import check_division
+
+        check_division(config)
+        code, text = start_processes(sys.argv[1:], config.device_map)
+        if text:
+            click.echo(f"vlcore: error: {text}", err=True)
+        sys.exit(code)
     is_first = hush_others()
     from vlcore.train.sft import sft
 
@@ -29,3 +35,5 @@ def command(config: SftConfig) -> None:
     result = sft(config)
     if is_first:
         click.echo(f"checkpoint: {result.checkpoint}")
+        if best := result.best:
+            click.echo(f"best: {result.folder / f'checkpoint-{best.step}'} ({best.metric} {best.value:.4g})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -67,18 +67,17 @@ def find_latest(parent: Path) -> Run:
                           "leave the option out to start anew")
 
 
-def choose_removed(steps: Sequence[int], losses: Mapping[int, float], limit: int) -> list[int]:
+def choose_removed(steps: Sequence[int], best: int | None, limit: int) -> list[int]:
     """The steps whose checkpoints go, oldest first; the last and the best always stay.
 
     Args:
         steps: steps with a checkpoint.
-        losses: validation loss by step.
+        best: the best of them; None when none was evaluated.
         limit: checkpoints that may stay, the last and the best among them.
 
-    >>> choose_removed([10, 20, 30, 40], {10: 0.5, 20: 0.9, 30: 0.8, 40: 0.7}, 2)
+    >>> choose_removed([10, 20, 30, 40], 10, 2)
     [20, 30]
     """
-    evaluated = [step for step in steps if step in losses]
-    kept = {max(steps), *([min(evaluated, key=losses.__getitem__)] if evaluated else [])}
+    kept = {max(steps), *([] if best is None else [best])}
     loose = [step for step in sorted(steps) if step not in kept]
     return loose[: max(len(steps) - max(limit, len(kept)), 0)]

@@ -7,25 +7,42 @@ dtype asked for, which is also what is computed in.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from vlcore.checkpoint import Run, load_adapter
 from vlcore.errors import UsageError
-from vlcore.lora import add_adapters
+from vlcore.footprint import PEFT_PREFIX, PartSize, count_parts
+from vlcore.lora import add_adapters, keep_exact
 from vlcore.resolve import Checkpoint, open_checkpoint
+from vlcore.train.pissa import read_factors, read_plain
 from vlcore.weights import choose_dtype, keep_unpacked
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from vlcore.config import SftConfig
+    from vlcore.family import Parts
 
 _log = logging.getLogger(__name__)
 
 
-def load_learner(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> PreTrainedModel:
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """A model that learns.
+
+    Attributes:
+        model: what learns is marked by `requires_grad`.
+        first: the factors of PiSSA adapters before the first step, which the weights of the release lack.
+    """
+
+    model: PreTrainedModel
+    first: Mapping[str, torch.Tensor] | None = None
+
+
+def load_learner(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> Learner:
     """The model to train: adapters put in or parts frozen, the rest as it was loaded.
 
     Args:
@@ -40,19 +57,30 @@ def load_learner(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None)
 
     set_seed(config.seed)  # adapters start from random numbers
     make = load_adapted if config.sft_type == "lora" else load_full
-    model = make(checkpoint, config, resumed)
+    learner = make(checkpoint, config, resumed)
+    model = learner.model
     if config.dtype == "fp16" and model.device.type == "cpu":
         raise UsageError("dtype fp16 on a CPU", "it has no mixed precision there", "use --dtype bf16 or fp32")
     model.config.get_text_config().use_cache = False  # nothing is generated
     if config.gradient_checkpointing:
         save_activations(model)
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    trained, total = sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
-    _log.info("%s of %s parameters are trained", f"{trained:,}", f"{total:,}")
-    return model
+    for line in describe_parts(model, checkpoint.family.parts):
+        _log.info(line)
+    return learner
 
 
-def load_adapted(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> PreTrainedModel:
+def describe_parts(model: PreTrainedModel, parts: Parts) -> list[str]:
+    """A table of how many parameters each part has and trains, a line a part."""
+    sizes = count_parts(model, parts)
+    total = PartSize("all", sum(size.parameters for size in sizes), sum(size.trained for size in sizes))
+    rows = [(size.name, f"{size.parameters:,}", f"{size.trained:,}",
+             f"{100 * size.trained / size.parameters if size.parameters else 0:.2f} %") for size in (*sizes, total)]
+    table = [("part", "parameters", "trained", ""), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+
+
+def load_adapted(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> Learner:
     """The frozen model with fresh adapters, or with those of a checkpoint."""
     from peft import prepare_model_for_kbit_training
 
@@ -60,12 +88,20 @@ def load_adapted(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None)
     if config.quantization_bit:
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         keep_unpacked(model, every=True)
+    adapted: Any
+    if config.init_lora_weights == "pissa":
+        adapted = add_adapters(checkpoint, model, replace(config, init_lora_weights="default") if resumed else config)
+        first = read_plain(adapted, resumed.folder) if resumed else read_factors(adapted)
+        return Learner(adapted, first)
     if resumed and resumed.adapter:
-        return load_adapter(model, resumed.adapter, trainable=True)  # type: ignore[return-value]
-    return add_adapters(checkpoint, model, config)  # type: ignore[return-value]
+        adapted = load_adapter(model, resumed.adapter, trainable=True)
+        keep_exact(adapted)
+    else:
+        adapted = add_adapters(checkpoint, model, config)
+    return Learner(adapted)
 
 
-def load_full(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> PreTrainedModel:
+def load_full(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> Learner:
     """The model in float32, its frozen parts in the dtype asked for."""
     source = open_checkpoint(resumed.folder, checkpoint.record) if resumed else checkpoint
     model: PreTrainedModel = source.call("load_model", config=replace(config, dtype="fp32"))
@@ -75,7 +111,7 @@ def load_full(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) ->
     for parameter in model.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-    return model
+    return Learner(model)
 
 
 def freeze_parts(checkpoint: Checkpoint, model: PreTrainedModel, frozen: Sequence[str]) -> None:
@@ -94,7 +130,7 @@ def freeze_parts(checkpoint: Checkpoint, model: PreTrainedModel, frozen: Sequenc
 def trains_towers(checkpoint: Checkpoint, model: PreTrainedModel) -> bool:
     """Whether anything is trained that only pictures reach."""
     part_of = checkpoint.family.parts.part_of
-    learning = (name.removeprefix("base_model.model.") for name, p in model.named_parameters() if p.requires_grad)
+    learning = (name.removeprefix(PEFT_PREFIX) for name, p in model.named_parameters() if p.requires_grad)
     return any(part_of(name) != "language" for name in learning)
 
 

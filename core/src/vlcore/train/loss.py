@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     import torch
 
 
-def sum_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sum_loss(
+    logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy in nats, and the number of tokens in the sum.
 
     Args:
         logits: (rows, positions, vocabulary), any floating dtype; computed on in float32.
         labels: (rows, positions), aligned with the inputs and shifted here; -100 takes no part.
+        smoothing: part of each label's weight that is spread evenly over the vocabulary.
     """
     import torch
 
@@ -23,4 +26,5 @@ def sum_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, 
     trained = targets != IGNORED
     # Only the trained positions are copied to float32: prompts are long and vocabularies large.
     scores = logits[:, :-1][trained].float()
-    return torch.nn.functional.cross_entropy(scores, targets[trained], reduction="sum"), trained.sum()
+    loss = torch.nn.functional.cross_entropy(scores, targets[trained], reduction="sum", label_smoothing=smoothing)
+    return loss, trained.sum()

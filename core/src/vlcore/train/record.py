@@ -9,7 +9,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from vlcore.train.curve import draw_curve
+from vlcore.train.curve import draw_curves
+from vlcore.train.goal import list_figures
 
 _log = logging.getLogger(__name__)
 #: Figures of the log, in the order of a line, with their names there.
@@ -39,13 +40,15 @@ class Record:
         """Appends an entry, and logs its main figures in one line."""
         with (self.folder / "metrics.jsonl").open("a", encoding="utf8") as file:
             file.write(json.dumps(entry) + "\n")
-        figures = [f"{word} {entry[name]:.4g}" for name, word in FIGURES.items() if name in entry]
-        _log.info("step %d/%d: %s", entry["step"], steps, ", ".join(figures))
+        words = FIGURES | {name: f"validation {name.removeprefix('eval_')}" for name in list_figures(entry)}
+        figures = [f"{word} {entry[name]:.4g}" for name, word in words.items() if name in entry]
+        if figures:
+            _log.info("step %d/%d: %s", entry["step"], steps, ", ".join(figures))
 
     def draw(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Draws `loss.png` anew when there is something new."""
         if len(history) > self._drawn:
-            draw_curve(history, self.folder / "loss.png")
+            draw_curves(history, self.folder / "loss.png")
             self._drawn = len(history)
 
 
