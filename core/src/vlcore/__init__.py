@@ -9,7 +9,7 @@ from vlcore.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from vlcore.config import SftConfig
-    from vlcore.merging import merge
+    from vlcore.export.merging import merge
     from vlcore.model import VLModel, load_model
     from vlcore.train.sft import sft
 
@@ -18,7 +18,7 @@ _LAZY = {
     "SftConfig": "vlcore.config",
     "VLModel": "vlcore.model",
     "load_model": "vlcore.model",
-    "merge": "vlcore.merging",
+    "merge": "vlcore.export.merging",
     "sft": "vlcore.train.sft",
 }
 

@@ -112,7 +112,7 @@ class Demo:
 
     def merge(self, adapter: Path) -> Path:
         """The adapter merged into its model, after printing the command."""
-        from vlcore.merging import merge
+        from vlcore.export.merging import merge
 
         self.say(f"\n$ vlcore export --ckpt_dir {adapter} --merge_lora true")
         return merge(adapter)

@@ -110,6 +110,15 @@ def open_folders(folders: Iterable[WeightFolder]) -> dict[str, Any]:
     return opened
 
 
+def outline_folders(folders: Iterable[WeightFolder]) -> dict[str, torch.Tensor]:
+    """Shapes and dtypes of the tensors that a model reads from several folders by name, as tensors without data."""
+    found: dict[str, torch.Tensor] = {}
+    for folder in folders:
+        for path in list_files(folder.path):
+            found |= {name: tensor for name, tensor in describe_tensors(path).items() if folder.reads(name)}
+    return found
+
+
 def _open_file(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,12 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from vlcore.carry import carry_index, name_safe
 from vlcore.errors import CheckpointError, ExtraMissing, UsageError, first_line
 from vlcore.family import WeightFolder
-from vlcore.resolve import read_json
-from vlcore.shards import SINGLE_FILES, open_folders, read_places, read_tensors, write_index, write_tensors
+from vlcore.placement import place_model, read_device_map
+from vlcore.resolve import ORIGIN_FILE, read_json
+from vlcore.shards import SINGLE_FILES, open_folders, read_places, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from vlcore.config import Attention, LoadConfig
     from vlcore.resolve import Checkpoint
 
+_log = logging.getLogger(__name__)
 #: Ways of transformers to spread a model over the GPUs.
 DEVICE_MAPS = ("balanced", "balanced_low_0", "sequential")
 #: Endings of files that hold weights; everything else in a release is carried over as it is.
@@ -38,7 +42,8 @@ def load_pretrained(
         model_class: a class with `from_pretrained`, its conversion mapping registered when the layout is foreign.
         native: its configuration.
         checkpoint: the folder to read; `.bin` files are read with `weights_only`.
-        config: dtype, device map, quantization, attention implementation.
+        config: dtype, device map, quantization, attention implementation. On the device `meta` the model
+            has every shape and no weight, and no file is read.
 
     Raises:
         CheckpointError: for missing, left-over or misshapen tensors, and for damaged files.
@@ -46,10 +51,19 @@ def load_pretrained(
         UsageError: for a device or an attention implementation that is not there.
     """
     arguments: dict[str, Any] = {"dtype": choose_dtype(config.dtype, checkpoint.config)}
-    arguments |= choose_device(config.device_map) | choose_attention(config.attention)
-    if config.quantization_bit:
-        arguments["quantization_config"] = quantize_config(config.quantization_bit, arguments["dtype"])
-    folders = checkpoint.weight_folders
+    arguments |= choose_attention(config.attention)
+    if config.device_map == "meta":
+        return build_skeleton(model_class, native, arguments)
+    arguments |= choose_place(model_class, native, checkpoint, config, arguments)
+    bits, saved = config.quantization_bit, read_quantization(checkpoint.folder)
+    if saved and bits:
+        raise UsageError(f"quantization_bit {bits}", f"{checkpoint.folder} is quantized already", "leave it out")
+    if bits:
+        arguments["quantization_config"] = quantize_config(bits, arguments["dtype"])
+    if saved:
+        native.quantization_config = saved
+        bits = 4 if saved.get("load_in_4bit") else 8
+    folders = (WeightFolder(path=checkpoint.folder),) if saved else checkpoint.weight_folders
     for folder in folders:
         check_files(folder.path)
     alone = len(folders) == 1 and not folders[0].unread
@@ -64,11 +78,63 @@ def load_pretrained(
         ) from error
     check_report(report, checkpoint.folder)
     keep_used(model)
-    if config.quantization_bit == 4:
+    if bits == 4:
         keep_unpacked(model)
-    if config.quantization_bit == 8:
+    if bits == 8:
         flatten_maps(model)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def build_skeleton(model_class: Any, native: PretrainedConfig, arguments: Mapping[str, Any]) -> PreTrainedModel:
+    """The model on the meta device: every shape, no weight, no memory."""
+    import torch
+
+    with torch.device("meta"):
+        model: PreTrainedModel = model_class._from_config(native, **arguments)
+    model.tie_weights()
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def choose_place(
+    model_class: Any, native: PretrainedConfig, checkpoint: Checkpoint, config: LoadConfig, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The `device_map` argument: as a file says, spread over the GPUs, or one device.
+
+    Raises:
+        UsageError: for devices that are not there or too small.
+    """
+    import torch
+
+    several = config.device_map == "auto" and (config.device_max_memory or torch.cuda.device_count() > 1)
+    if not several and not config.device_map_config_path:
+        return choose_device(config.device_map)
+    skeleton = build_skeleton(model_class, native, arguments)
+    if config.device_map_config_path:
+        return {"device_map": read_device_map(config.device_map_config_path, skeleton)}
+    check_devices(len(config.device_max_memory))
+    placement = place_model(skeleton, checkpoint.family.parts, config, arguments["dtype"])
+    for line in placement.describe():
+        _log.info(line)
+    return {"device_map": placement.device_map}
+
+
+def check_devices(wanted: int) -> None:
+    """Refuses sizes for more GPUs than there are.
+
+    Raises:
+        UsageError: naming both numbers.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if wanted > count:
+        raise UsageError(f"device_max_memory of {wanted} devices", f"torch sees {count} GPUs", "give a size for each")
+
+
+def read_quantization(folder: Path) -> dict[str, Any]:
+    """How the weights that vlcore has exported into a folder are quantized; empty when they are not."""
+    origin = folder / ORIGIN_FILE
+    return dict(read_json(origin).get("quantization") or {}) if origin.is_file() else {}
 
 
 def keep_used(model: PreTrainedModel) -> None:
@@ -231,29 +297,21 @@ def save_release(checkpoint: Checkpoint, model: PreTrainedModel, output: Path) -
     folders = checkpoint.weight_folders
     state = drop_twins(revert_weight_conversion(model, model.state_dict()), folders)
     shards = divide_tensors(folders, state)
+    copy_others(checkpoint, output)
     for folder in folders:
-        target = output / folder.inside
-        target.mkdir(parents=True, exist_ok=True)
-        copy_other_files(folder.path, target)
-        write_folder(folder, shards[folder], state, target)
-    point_inside(checkpoint, output)
+        write_folder(folder, shards[folder], state, output / folder.inside)
 
 
 def write_folder(
     folder: WeightFolder, shards: Mapping[str, Sequence[str]], state: Mapping[str, torch.Tensor], target: Path
 ) -> None:
     """Writes the weights of one folder, those that the release does not read with the bits they have there."""
-    places: dict[str, str] = {}
-    size = 0
+    carry_index(folder.path, target)
     for file, names in shards.items():
         carried = [name for name in names if name not in state]
         tensors = {name: state[name] for name in names if name in state}
         tensors |= read_tensors(folder.path / file, carried) if carried else {}
-        write_tensors(target / file, tensors)
-        places |= dict.fromkeys(names, file)
-        size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if not set(shards) & set(SINGLE_FILES):
-        write_index(target, SINGLE_FILES[all(file.endswith(".bin") for file in shards)], places, size)
+        write_tensors(target / name_safe(file), tensors)
 
 
 def drop_twins(state: Mapping[str, torch.Tensor], folders: Sequence[WeightFolder]) -> dict[str, torch.Tensor]:
@@ -289,6 +347,15 @@ def divide_tensors(
             files[file].append(name)
         shards[folder] = dict(sorted(files.items()))
     return shards
+
+
+def copy_others(checkpoint: Checkpoint, output: Path) -> None:
+    """Carries over everything of a release but its weights, each folder's files where a saved release has them."""
+    for folder in checkpoint.weight_folders:
+        target = output / folder.inside
+        target.mkdir(parents=True, exist_ok=True)
+        copy_other_files(folder.path, target)
+    point_inside(checkpoint, output)
 
 
 def point_inside(checkpoint: Checkpoint, output: Path) -> None:

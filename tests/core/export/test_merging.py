@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from vlcore.config import LoadConfig, LoraConfig
 from vlcore.errors import CheckpointError, UsageError
-from vlcore.merging import check_apart, merge, restore_dtypes
+from vlcore.lora import add_adapters
+from vlcore.export.merging import check_apart, merge, restore_dtypes
+from vlcore.plugins import get_registry
+from vlcore.resolve import open_checkpoint
+from vlcore.weights import save_release
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
@@ -49,3 +56,27 @@ def test_bin_files_keep_their_dtype_too(tmp_path: Path) -> None:
         torch.save({"a": torch.ones(2, dtype=dtype)}, place / "pytorch_model.bin")
     restore_dtypes(base, folder)
     assert torch.load(folder / "pytorch_model.bin", weights_only=True)["a"].dtype == torch.float16
+
+
+def test_a_plugin_that_writes_releases_itself_is_given_the_merged_model(
+    use_plugins: Callable[..., Any], make_point: Any, make_plugin: Callable[..., Any], tmp_path: Path
+) -> None:
+    import vlcore_internvl
+    from vlcore_internvl import tiny
+
+    def write(checkpoint: Any, model: Any, output: Path) -> bool:
+        save_release(checkpoint, model, output)
+        (output / "mine.txt").write_text(str(next(model.parameters()).dtype))
+        return True
+
+    tiny.write_tiny(tmp_path / "base", tile=28, width=64, layers=1)
+    checkpoint = open_checkpoint(tmp_path / "base")
+    adapted = add_adapters(checkpoint, checkpoint.call("load_model", config=LoadConfig(dtype="fp32")), LoraConfig())
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    plain = merge(tmp_path / "adapter")
+    assert not get_registry().fills("merge", "internvl")
+    use_plugins(make_point("internvl", vlcore_internvl), make_point("mine", make_plugin(merge=write)))
+    assert get_registry().fills("merge", "internvl") and not get_registry().fills("load_tokenizer", "other")
+    own = merge(tmp_path / "adapter", tmp_path / "own")
+    assert (own / "mine.txt").read_text() == "torch.float32"
+    assert (own / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()

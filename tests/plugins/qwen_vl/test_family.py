@@ -73,5 +73,5 @@ def test_buffers_of_old_dumps_are_left_aside_and_saved_again(tiny, tmp_path: Pat
     config = LoadConfig(model=str(old), device_map="cpu", dtype="fp32")
     model = load_pretrained(QwenVLForConditionalGeneration, native_config(checkpoint), checkpoint, config)
     save_release(checkpoint, model, saved)
-    before, after = read_tensors(old / "pytorch_model.bin"), read_tensors(saved / "pytorch_model.bin")
+    before, after = read_tensors(old / "pytorch_model.bin"), read_tensors(saved / "model.safetensors")
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)

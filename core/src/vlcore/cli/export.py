@@ -1,26 +1,24 @@
-"""`vlcore export`: merge an adapter into its model."""
+"""`vlcore export`: merge an adapter, write another layout, quantize."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from vlcore.cli.options import ConfigCommand
-from vlcore.errors import UsageError
+from vlcore.cli.options import ConfigCommand, config_options
+from vlcore.config import ExportConfig
 
 
 @click.command(cls=ConfigCommand)
-@click.option("--ckpt_dir", type=click.Path(path_type=Path), required=True, help="Folder with an adapter.")
-@click.option("--merge_lora", type=bool, default=False, help="Merge the adapter into its base model.")
-@click.option("--output_dir", default="", show_default="CKPT_DIR-merged", help="Folder to write.")
-@click.option("--overwrite", type=bool, default=False, help="Replace the folder when it is there.")
-@click.option("--model", "--model_id_or_path", default="",
-              help="Base model, when it is not where it was.")
-def command(ckpt_dir: Path, merge_lora: bool, output_dir: str, overwrite: bool, model: str) -> None:
-    """Merge the adapter of a training into its model, and write that in the release's layout."""
-    from vlcore.merging import merge
+@config_options(ExportConfig)
+def command(config: ExportConfig) -> None:
+    """Write a trained model: its adapter merged (--merge_lora true), in transformers' layout, or quantized.
 
-    if not merge_lora:
-        raise UsageError("export without merge_lora", "nothing else can be exported", "add --merge_lora true")
-    click.echo(f"merged: {merge(ckpt_dir, output_dir, overwrite=overwrite, model=model)}")
+    What was written is loaded again and compared with the model it was made of; a model that differs is kept as
+    OUTPUT_DIR.unproven, and the command fails.
+    """
+    from vlcore.export.recipe import export
+
+    result = export(config)
+    if result.proof:
+        click.echo(f"proof: {result.proof}")
+    click.echo(f"{'merged' if config.merge_lora else 'exported'}: {result.folder}")

@@ -1,4 +1,4 @@
-"""Merging: base model and adapter become one model in the release's layout."""
+"""Merging: base model and adapter become one model in the release's layout, a few tensors at a time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from vlcore.checkpoint import (
 )
 from vlcore.config import LoadConfig
 from vlcore.errors import UsageError
+from vlcore.export.merger import Merger
+from vlcore.plugins import get_registry
 from vlcore.resolve import resolve_model
 from vlcore.shards import describe_tensors, list_files, read_tensors, write_tensors
+from vlcore.weights import copy_others, read_quantization
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +39,8 @@ def merge(
 ) -> Path:
     """Writes the model that an adapter makes of its base, W + AB.
 
-    The base is read in float32 (four bytes a parameter of memory) also after a quantized training; the sum is
-    rounded once, to the dtype each tensor has in the base's files, and all other tensors keep their bits.
+    Of the base only the tensors that are merged next are in memory, in float32, also after a quantized training;
+    the sum is rounded once, to the dtype that each tensor has in the base's files. All others keep their bits.
 
     Args:
         checkpoint: a folder with an adapter.
@@ -49,27 +52,48 @@ def merge(
         The folder written, in the release's layout.
 
     Raises:
-        UsageError: when there is no adapter, or the output exists or is one of the folders read.
+        UsageError: when there is no adapter, the base is quantized, or the output exists or is one of the
+            folders read.
         CheckpointError: when files are missing, damaged or do not fit.
     """
     source = Path(checkpoint).expanduser()
-    if not (source / ADAPTER_CONFIG).is_file():
-        check_level(source)
-        why = "it holds no adapter" if source.is_dir() else "there is no such folder"
-        raise UsageError(f"merging {source}", why, "give a checkpoint of sft_type lora")
+    release, config = find_release(source, model)
     target = Path(output).expanduser() if output else source.with_name(source.name + "-merged")
-    base = LoadConfig(model=model) if model else find_base(source)
-    config = replace(base, dtype="fp32", device_map="cpu")
-    release = resolve_model(config)
     check_apart(target, [source, *(part.path for part in release.weight_folders)])
     with new_folder(target, overwrite) as folder:
-        adapted = load_adapter(release.call("load_model", config=config), source)
-        release.call("merge", model=adapted.merge_and_unload(safe_merge=True), output=folder)
-        for part in release.weight_folders:
-            restore_dtypes(part.path, folder / part.inside)
+        write_merged(release, config, source, folder)
         write_origin(release, folder)
         carry_run(source, folder, release)
     return target
+
+
+def find_release(adapter: Path, model: str = "") -> tuple[Checkpoint, LoadConfig]:
+    """The base that an adapter is merged into, and how it is loaded.
+
+    Raises:
+        UsageError: when the folder holds no adapter, or the base is quantized.
+        CheckpointError: when the base is not where it was.
+    """
+    if not (adapter / ADAPTER_CONFIG).is_file():
+        check_level(adapter)
+        why = "it holds no adapter" if adapter.is_dir() else "there is no such folder"
+        raise UsageError(f"merging {adapter}", why, "give a checkpoint of sft_type lora")
+    config = replace(LoadConfig(model=model) if model else find_base(adapter), dtype="fp32", device_map="cpu")
+    release = resolve_model(config)
+    check_unquantized(release)
+    return release, config
+
+
+def check_unquantized(release: Checkpoint) -> None:
+    """Refuses a model of quantized weights.
+
+    Raises:
+        UsageError: saying what to name instead.
+    """
+    if release.config.get("quantization_config") or read_quantization(release.folder):
+        why = "its weights are quantized, and what is made of them would be rounded to their few values"
+        do = "name the same model in full precision with --model, or use it as it is"
+        raise UsageError(f"model {release.folder}", why, do)
 
 
 def check_apart(target: Path, read: Iterable[Path]) -> None:
@@ -81,6 +105,25 @@ def check_apart(target: Path, read: Iterable[Path]) -> None:
     for folder in read:
         if folder.resolve().is_relative_to(target.resolve()):
             raise UsageError(f"output {target}", f"it would replace {folder}, which is read", "give another folder")
+
+
+def write_merged(release: Checkpoint, config: LoadConfig, adapter: Path, folder: Path) -> None:
+    """Writes a base with an adapter merged into it in the release's layout.
+
+    A plugin that fills the hook `merge` is given the whole model in float32, as the hook promises.
+    """
+    if get_registry().fills("merge", release.owner):
+        adapted = load_adapter(release.call("load_model", config=config), adapter)
+        release.call("merge", model=adapted.merge_and_unload(safe_merge=True), output=folder)
+        for part in release.weight_folders:
+            restore_dtypes(part.path, folder / part.inside)
+        return
+    from tqdm import tqdm
+
+    merger = Merger(release.call("load_model", config=replace(config, device_map="meta")), release, adapter)
+    copy_others(release, folder)
+    with tqdm(total=merger.size, unit="B", unit_scale=True, desc="merging") as bar:
+        merger.write(folder, bar.update)
 
 
 def restore_dtypes(base: Path, folder: Path) -> None:
