@@ -1,0 +1,1 @@
+"""Serving a model over HTTP in OpenAI's form; extra `serve`."""
