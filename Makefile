@@ -24,7 +24,7 @@ bench: $(VENV)/ready   ## what the figures in the docs come from
 $(VENV)/ready: constraints.txt core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable 'core[datasets,deepspeed,demo,fast,metrics,qlora,video]' \
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable 'core[datasets,deepspeed,demo,fast,metrics,qlora,serve,video,web]' \
 	    $(addprefix --editable ,$(wildcard plugins/*)) --requirement requirements-dev.txt
 	touch $@
 

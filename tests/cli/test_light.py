@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import vlcore
-from vlcore.cli import COMMANDS
+from vlcore.cli import COMMANDS, data
 
 #: Packages outside the standard library that may be imported before a command runs.
 LIGHT = {"vlcore", "click", "pluggy", "importlib_metadata", "lazy_importer", "zipp", "typing_extensions"}
@@ -31,7 +31,8 @@ def list_imports(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     ["import vlcore", "import vlcore.errors, vlcore.family, vlcore.messages, vlcore.config, vlcore.native"]
-    + [HELP.format(arguments=[*command, "--help"]) for command in ([], *([name] for name in COMMANDS))],
+    + [HELP.format(arguments=[*command, "--help"]) for command in
+       ([], *([name] for name in COMMANDS), *(["data", name] for name in data.COMMANDS))],
 )
 def test_nothing_heavy_is_imported(code):
     imported = list_imports(code)

@@ -20,8 +20,8 @@ LAYERS = [
     {"attention", "batch", "cache", "carry", "layout", "footprint", "packing", "placement", "shards", "spread",
      "weights", "lora"},
     {"budget", "checkpoint", "forecast", "generate", "ledger", "model", "prefix", "talk"},
-    {"doctor", "evaluate", "export", "plan", "train"},
-    {"cli", "console", "contact", "demo", "fetch", "parity", "serve"},
+    {"answers", "doctor", "evaluate", "export", "plan", "train"},
+    {"cli", "compat", "console", "contact", "demo", "fetch", "parity", "serve", "web"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 ROOT = Path(vlcore.__file__).parent

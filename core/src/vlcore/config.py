@@ -111,6 +111,8 @@ class GenerateConfig:
         None, "Above 1 discourages tokens that were generated before.", above=0)
     num_beams: int = setting(1, "Beams of a beam search; 1 is off.", minimum=1)
     seed: int | None = setting(None, "Seed of the sampling, for answers that can be repeated.")
+    compile: bool = setting(
+        False, "Compile the decoding of tokens, with a cache of fixed size; for many answers on a GPU.")
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -279,6 +281,9 @@ class InferConfig(GenerateConfig, LoadConfig):
         "box_iou@0.5, box_iou, count_accuracy, or a plugin's own.", aliases=("metrics",))
     draw_boxes: str = setting("", "File for the last picture with the boxes of the answer in it, such as out.png.")
     result_path: str = setting("", "File for the answers to val_dataset; else in infer_result/ of ckpt_dir, or here.")
+    resume: bool = setting(
+        False, "Go on with the answers in result_path, or with the newest run that was stopped: only rows without an "
+        "answer are asked.")
 
     def __post_init__(self) -> None:
         LoadConfig.__post_init__(self)

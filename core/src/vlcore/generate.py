@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-from vlcore.batch import Example, collate
+from vlcore.batch import Example, collate, load_pixels
 from vlcore.config import RELEASE_SETTINGS, GenerateConfig
+from vlcore.detokenizer import Detokenizer
 from vlcore.messages import Message, make_message
+from vlcore.prefix import Prefix, Start
 from vlcore.template import Stop, Template
 from vlcore.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
+    from transformers import DynamicCache
 
     from vlcore.model import VLModel
 
 #: Used where neither the call nor the family says anything: greedy, up to this many tokens.
 DEFAULTS: dict[str, Any] = {"max_new_tokens": 1024, "temperature": 0.0}
+#: A compiled step's cache has a multiple of this many positions.
+CACHE_STEP = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a request: the prompt's, those of them that stand for media, and the answer's."""
+    """Tokens of a request: the prompt's, those of them that stand for media, and the answer's.
+
+    `cached_tokens` of the prompt's had been computed by an earlier request.
+    """
 
     prompt_tokens: int
     image_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +70,71 @@ def answer(
     return [make_reply(model, *row) for row in zip(conversations, examples, rows, strict=True)]
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One conversation to answer, ready for the model.
+
+    Attributes:
+        messages: the conversation.
+        example: all its ids, and the pixels that are not computed yet.
+        settings: how to answer.
+        prefix: where what is computed is kept; None for nowhere.
+        start: what of the prompt is computed already, with a prefix.
+    """
+
+    messages: tuple[Message, ...]
+    example: Example
+    settings: GenerateConfig
+    prefix: Prefix | None = None
+    start: Start | None = None
+
+    def run(self, model: VLModel, watch: Callable[[int], bool] | None = None) -> Reply:
+        """The reply; `watch` as for `run_batch`."""
+        cache = self.start.cache if self.start else None
+        (ids,) = run_batch(model, [self.example], self.settings, watch, cache)
+        if self.prefix is not None and self.start is not None:
+            self.prefix.keep(self.start, ids)
+        reply = make_reply(model, self.messages, self.example, ids)
+        cached = self.start.length if self.start else 0
+        return replace(reply, usage=replace(reply.usage, cached_tokens=cached))
+
+
+def make_request(
+    model: VLModel, messages: Sequence[Message], settings: GenerateConfig, prefix: Prefix | None = None
+) -> Request:
+    """The request for an answer; media that the prefix has computed are not opened.
+
+    Raises:
+        MediaError: for media that cannot be read.
+    """
+    fetched = model.frontend.fetch(messages)
+    layout = model.frontend.plan(fetched)
+    start = prefix.start(layout) if prefix is not None and keeps_prefix(settings) else None
+    loaded = load_pixels(start.rest(layout) if start else layout, model.frontend.media)
+    return Request(fetched, replace(loaded, layout=layout), settings, prefix, start)
+
+
+def keeps_prefix(settings: GenerateConfig) -> bool:
+    """Whether what is computed can be kept: beams would each have keys of their own, and a compiled step its cache."""
+    return settings.num_beams == 1 and not settings.compile
+
+
+def answer_one(
+    model: VLModel,
+    messages: Sequence[Message],
+    settings: GenerateConfig = RELEASE_SETTINGS,
+    prefix: Prefix | None = None,
+) -> Reply:
+    """The reply to a conversation; only what the prefix does not hold is computed."""
+    return make_request(model, messages, settings, prefix).run(model)
+
+
 def run_batch(
     model: VLModel,
     examples: Sequence[Example],
     settings: GenerateConfig,
-    watch: Callable[[Sequence[int]], bool] | None = None,
+    watch: Callable[[int], bool] | None = None,
+    cache: DynamicCache | None = None,
 ) -> list[tuple[int, ...]]:
     """Generated ids of each example, cut behind what stopped it.
 
@@ -73,9 +142,12 @@ def run_batch(
         model: the model.
         examples: encoded for inference.
         settings: how to generate.
-        watch: shown the ids of the first row after each token; generation ends when it returns True.
+        watch: shown each token of the first row; generation ends when it returns True.
+        cache: holds the first positions of the one example, whose pixels are those behind them.
     """
     import torch
+
+    from vlcore.cache import start_cache
 
     tokenizer, stop = model.frontend.tokenizer, model.frontend.template.stop
     batch = model.place(collate(examples, tokenizer.pad_id, side="left"))
@@ -84,9 +156,15 @@ def run_batch(
     criterion = StopCriterion(tokenizer, stop, start, watch)
     chosen = native_settings(model, settings)
     module: Any = model.module
-    with torch.inference_mode(), _seeded(settings.seed):
+    if settings.compile:
+        # One size serves many prompts, without another compilation.
+        chosen.max_cache_len = -(-(start + chosen.max_new_tokens) // CACHE_STEP) * CACHE_STEP
+    if keeps_prefix(settings):
+        cache = cache or start_cache(module.config.get_text_config(decoder=True))
+    # Not in inference mode: what is kept from then, such as tables of rotary embeddings, could not be trained with.
+    with torch.no_grad(), _seeded(settings.seed):
         output = module.generate(
-            **batch, generation_config=chosen, stopping_criteria=[criterion],
+            **batch, past_key_values=cache, generation_config=chosen, stopping_criteria=[criterion],
             logits_processor=take_penalty(chosen, start) if model.checkpoint.family.penalised == "answer" else [],
         )
     return [criterion.cut(row, output[row, start:].tolist()) for row in range(len(examples))]
@@ -100,6 +178,8 @@ def native_settings(model: VLModel, settings: GenerateConfig) -> Any:
     family = model.checkpoint.family
     values = DEFAULTS | dict(family.generation) | given
     values.pop("seed", None)
+    if values.pop("compile", False):
+        values |= compiled_decoding(model.device)
     tokenizer = model.frontend.tokenizer
     if values.get("temperature"):
         values = dict(family.sampling) | values
@@ -111,6 +191,16 @@ def native_settings(model: VLModel, settings: GenerateConfig) -> Any:
         pad_token_id=tokenizer.pad_id,
         **values,
     )
+
+
+def compiled_decoding(device: torch.device) -> dict[str, Any]:
+    """transformers' settings for decoding with a static cache and `torch.compile`."""
+    from transformers import CompileConfig
+
+    # Qwen-VL keeps a prompt's rotation with its cache, which a whole graph could not.
+    settings: Any = CompileConfig(fullgraph=False, mode="reduce-overhead" if device.type == "cuda" else "default")
+    settings._compile_all_devices = True
+    return {"cache_implementation": "static", "compile_config": settings}
 
 
 def take_penalty(chosen: Any, start: int) -> list[Any]:
@@ -133,24 +223,25 @@ class StopCriterion:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stop: Stop, start: int, watch: Callable[[Sequence[int]], bool] | None = None
+        self, tokenizer: Tokenizer, stop: Stop, start: int, watch: Callable[[int], bool] | None = None
     ) -> None:
         self.tokenizer, self.stop, self.start, self.watch = tokenizer, stop, start, watch
         self.stop_ids = {tokenizer.token_id(name) for name in stop.tokens}
         self.ends: dict[int, int] = {}
+        # A stop string is short: its bytes cannot reach further back than this many tokens.
+        self.reach = 4 * max(map(len, stop.strings)) + 4 if stop.strings else 0
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """Which rows are done, (rows,)."""
         import torch
 
-        rows = input_ids[:, self.start :]
+        rows, length = input_ids.shape
         if self.stop.strings:
-            for number, row in enumerate(rows.tolist()):
-                if number not in self.ends and self._has_string(row):
-                    self.ends[number] = len(row)
-        halt = self.watch is not None and self.watch(rows[0].tolist())
-        done = [halt or number in self.ends for number in range(len(rows))]
-        return torch.tensor(done, device=input_ids.device)
+            for number, tail in enumerate(input_ids[:, max(self.start, length - self.reach) :].tolist()):
+                if number not in self.ends and self._has_string(tail):
+                    self.ends[number] = length - self.start
+        halt = self.watch is not None and self.watch(int(input_ids[0, -1]))
+        return torch.tensor([halt or number in self.ends for number in range(rows)], device=input_ids.device)
 
     def cut(self, row: int, ids: Sequence[int]) -> tuple[int, ...]:
         """A row's ids up to and with what stopped it; what follows is padding."""
@@ -158,11 +249,9 @@ class StopCriterion:
         marks = [at for at, token in enumerate(ids[:end]) if token in self.stop_ids]
         return tuple(ids[: marks[0] + 1] if marks else ids[:end])
 
-    def _has_string(self, ids: Sequence[int]) -> bool:
-        # A stop string is short: its bytes cannot reach further back than this many tokens.
-        longest = max(map(len, self.stop.strings))
-        tail = self.tokenizer.decode(ids[-4 * longest - 4 :])
-        return any(string in tail for string in self.stop.strings)
+    def _has_string(self, tail: Sequence[int]) -> bool:
+        text = self.tokenizer.decode(tail)
+        return any(string in text for string in self.stop.strings)
 
 
 def make_reply(model: VLModel, messages: Sequence[Message], example: Example, ids: Sequence[int]) -> Reply:
@@ -189,26 +278,30 @@ def is_stopped(ids: Sequence[int], text: str, template: Template, tokenizer: Tok
 
 
 def stream_answer(
-    model: VLModel, messages: Sequence[Message], settings: GenerateConfig = RELEASE_SETTINGS
+    model: VLModel,
+    messages: Sequence[Message],
+    settings: GenerateConfig = RELEASE_SETTINGS,
+    prefix: Prefix | None = None,
 ) -> Generator[str, None, Reply]:
     """The answer to a conversation piece by piece; the pieces joined are the reply's text.
 
-    Leaving the iterator early stops the generation.
+    Leaving the iterator early stops the generation. Only what the prefix does not hold is computed, and what is
+    computed is kept in it, of an answer that was left early too.
 
     Returns:
         The `Reply`, as the generator's return value.
     """
-    queue: SimpleQueue[Any] = SimpleQueue()
+    queue: SimpleQueue[int | Reply | BaseException] = SimpleQueue()
     halted = Event()
-    example = model.encode(messages)
+    request = make_request(model, messages, settings, prefix)
 
-    def watch(ids: Sequence[int]) -> bool:
-        queue.put(list(ids))
+    def watch(token: int) -> bool:
+        queue.put(token)
         return halted.is_set()
 
     def work() -> None:
         try:
-            queue.put(make_reply(model, messages, example, run_batch(model, [example], settings, watch)[0]))
+            queue.put(request.run(model, watch))
         except BaseException as error:  # handed to the reader's thread
             queue.put(error)
 
@@ -222,19 +315,17 @@ def stream_answer(
 
 
 def _read_pieces(queue: SimpleQueue[Any], frontend: Any) -> Generator[str, None, Reply]:
-    shown = ""
+    shown, written = "", Detokenizer(frontend.tokenizer)
     while True:
         item = queue.get()
         if isinstance(item, BaseException):
             raise item
-        if isinstance(item, Reply):
-            if item.text.startswith(shown) and len(item.text) > len(shown):
-                yield item.text[len(shown) :]
-            return item
-        text = settled_text(frontend.template, frontend.tokenizer.decode(item))
+        text = item.text if isinstance(item, Reply) else settled_text(frontend.template, written.add(item))
         if text.startswith(shown) and len(text) > len(shown):
             yield text[len(shown) :]
             shown = text
+        if isinstance(item, Reply):
+            return item
 
 
 def settled_text(template: Template, text: str) -> str:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -16,7 +17,7 @@ from vlcore.checkpoint import find_base, load_adapter
 from vlcore.config import RELEASE_SETTINGS, GenerateConfig, LoadConfig, read_config
 from vlcore.errors import UsageError
 from vlcore.generate import Reply, answer, stream_answer
-from vlcore.media import MediaProcessor, VideoProcessor, describe, fetch_media
+from vlcore.media import MediaProcessor, VideoProcessor, describe, fetch_media, normalise
 from vlcore.messages import Message, Part, Video, make_message, user
 from vlcore.resolve import Checkpoint, resolve_model
 from vlcore.template import EncodeOptions, LossOn, Segment, Template
@@ -45,14 +46,14 @@ class Frontend:
         self, messages: Sequence[Message], *, train: bool = False, loss_on: LossOn = "answers", **options: Any
     ) -> tuple[Segment, ...]:
         """The segments of a conversation; arguments as for `encode`."""
-        chosen = self._options(train, loss_on, options)
+        chosen = self.resolve_options(train=train, loss_on=loss_on, **options)
         return self.template.write_segments(self._fill_videos(messages, outline_video, chosen), chosen)
 
     def plan(
         self, messages: Sequence[Message], *, train: bool = False, loss_on: LossOn = "answers", **options: Any
     ) -> Layout:
         """Ids, labels and media plans of a conversation from the headers of its media; arguments as for `encode`."""
-        chosen = self._options(train, loss_on, options)
+        chosen = self.resolve_options(train=train, loss_on=loss_on, **options)
         segments = self.template.write_segments(self._fill_videos(messages, outline_video, chosen), chosen)
         return plan_layout(segments, self.tokenizer, self.media, chosen)
 
@@ -86,7 +87,8 @@ class Frontend:
             UsageError: for a video when the family takes none; it is not opened.
             MediaError: for a URL or video that cannot be read.
         """
-        return fetch_media(self._fill_videos(messages, sample_video, self._options(train, "answers", options)))
+        chosen = self.resolve_options(train=train, **options)
+        return fetch_media(self._fill_videos(messages, sample_video, chosen))
 
     def _fill_videos(
         self, messages: Sequence[Message], take: Callable[[Video, ChooseFrames], Video], options: EncodeOptions
@@ -103,7 +105,8 @@ class Frontend:
 
         return tuple(replace(message, content=tuple(map(fill, message.content))) for message in messages)
 
-    def _options(self, train: bool, loss_on: LossOn, given: Mapping[str, Any]) -> EncodeOptions:
+    def resolve_options(self, *, train: bool = False, loss_on: LossOn = "answers", **given: Any) -> EncodeOptions:
+        """All options under which a conversation is encoded; arguments and errors as for `encode`."""
         if loss_on not in get_args(LossOn):
             raise UsageError(f"loss_on {loss_on!r}", "the loss is not taken on that", "use answers or release")
         family = self.checkpoint.family.read_options({**self.options, **given}, self.checkpoint.record)
@@ -185,6 +188,19 @@ class VLModel:
 
         return Session(self, (make_message("system", system),) if system else (), max_length)
 
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """A scope in which the model answers as it was before training.
+
+        Raises:
+            UsageError: when it has no adapter.
+        """
+        module: Any = self.module
+        if not hasattr(module, "disable_adapter"):
+            raise UsageError("the model without its adapter", "it has none", "open a checkpoint of a LoRA training")
+        with module.disable_adapter():
+            yield
+
     def compute_features(self, example: Example) -> torch.Tensor:
         """What is put into the language model at the image positions, (tiles, tokens, hidden)."""
         import torch
@@ -217,11 +233,11 @@ class VLModel:
         return output.logits[0], None if output.loss is None else float(output.loss)
 
     def place(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Tensors on the model's device, floating ones in its dtype."""
-        dtype = self.module.dtype
+        """Tensors on the model's device, pixels normalised there, floating ones in its dtype."""
+        placed = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         return {
-            name: tensor.to(self.device, dtype if tensor.is_floating_point() else None)
-            for name, tensor in tensors.items()
+            name: tensor.to(self.module.dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in normalise(self.frontend.media, placed).items()
         }
 
 

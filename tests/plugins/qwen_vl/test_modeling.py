@@ -36,7 +36,7 @@ def examples(model: VLModel) -> Sequence[Example]:
 
 
 def compute(model: VLModel, examples: Sequence[Example], side: str = "right") -> torch.Tensor:
-    batch = collate(examples, model.frontend.tokenizer.pad_id, side)
+    batch = model.place(collate(examples, model.frontend.tokenizer.pad_id, side))
     batch.pop("labels")
     with torch.no_grad():
         return model.module(**batch).logits
@@ -61,7 +61,7 @@ def test_a_batch_answers_as_each_row_does_alone(model: VLModel, examples: Sequen
 
 
 def test_positions_are_counted_from_the_mask_when_none_are_given(model: VLModel, examples: Sequence[Example]) -> None:
-    batch = collate(examples[:3], model.frontend.tokenizer.pad_id, "left")
+    batch = model.place(collate(examples[:3], model.frontend.tokenizer.pad_id, "left"))
     wanted = compute(model, examples[:3], "left")
     for name in ("labels", "position_ids"):
         batch.pop(name)
@@ -71,7 +71,7 @@ def test_positions_are_counted_from_the_mask_when_none_are_given(model: VLModel,
 
 def decode(model: VLModel, example: Example, tokens: Sequence[int]) -> torch.Tensor:
     """Logits of tokens after a prompt, one at a time with a cache."""
-    batch = collate([example], 0)
+    batch = model.place(collate([example], 0))
     batch.pop("labels")
     rows = []
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_an_answer_that_crosses_the_trained_length_keeps_its_prompts_frequencies
     assert len(start) <= 60 < len(start) + len(tokens)
     stepwise = decode(model, start, tokens)
     config = model.module.config.text_config
-    whole = collate([start], 0)
+    whole = model.place(collate([start], 0))
     ids = torch.cat([whole["input_ids"], torch.tensor([tokens])], dim=1)
     config.use_dynamic_ntk = False
     try:
@@ -115,7 +115,7 @@ def test_one_conversation_does_not_change_another(model: VLModel, examples: Sequ
 def test_answers_with_and_without_a_cache_agree_within_the_trained_length(model: VLModel, examples) -> None:
     from transformers import GenerationConfig
 
-    batch = collate([examples[0]], 0)
+    batch = model.place(collate([examples[0]], 0))
     settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
     with_cache, without = (
         model.module.generate(batch["input_ids"], generation_config=GenerationConfig(**settings, use_cache=use))
@@ -125,7 +125,7 @@ def test_answers_with_and_without_a_cache_agree_within_the_trained_length(model:
 
 
 def test_the_id_of_image_positions_may_be_generated(model: VLModel, examples: Sequence[Example]) -> None:
-    batch = collate([examples[1]], 0)
+    batch = model.place(collate([examples[1]], 0))
     padding = torch.tensor([[model.frontend.media.image_token_id]])
     ids, pixels = torch.cat([batch["input_ids"], padding], dim=1), batch["pixel_values"]
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_the_id_of_image_positions_may_be_generated(model: VLModel, examples: Se
 
 
 def test_pictures_in_ids_and_pixels_must_agree(model: VLModel, examples: Sequence[Example]) -> None:
-    batch = collate([examples[2]], 0)
+    batch = model.place(collate([examples[2]], 0))
     with pytest.raises(ValueError, match="2 pictures, the pixels 1"):
         model.module(batch["input_ids"], pixel_values=batch["pixel_values"][:1])
     with pytest.raises(ValueError, match="0 pictures, the pixels 1"):
@@ -155,7 +155,7 @@ def test_text_after_a_picture_does_not_change_its_features(model: VLModel) -> No
 
 def test_loss_is_over_the_given_number_of_tokens(model: VLModel) -> None:
     row = model.encode([user("a", [CAT]), make_message("assistant", "bc")], train=True)
-    batch = collate([row], 0)
+    batch = model.place(collate([row], 0))
     trained = sum(label >= 0 for label in row.labels)
     with torch.no_grad():
         mean = float(model.module(**batch).loss)
@@ -165,7 +165,7 @@ def test_loss_is_over_the_given_number_of_tokens(model: VLModel) -> None:
 
 def test_checkpointed_gradients_equal_plain_ones_and_reach_every_part(model: VLModel) -> None:
     row = model.encode([user("a", [CAT]), make_message("assistant", "bc")], train=True)
-    batch, module = collate([row], 0), model.module.train()
+    batch, module = model.place(collate([row], 0)), model.module.train()
     found = []
     try:
         for _ in range(2):

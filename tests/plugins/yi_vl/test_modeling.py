@@ -49,7 +49,7 @@ def test_logits_are_those_of_transformers_own_llama_and_clip(kind: str, tiny: Ma
     example = ours.encode(ask("What is it?", photo("cat"), photo("coffee")))
     logits, _ = ours.compute_logits(example)
     with torch.no_grad():
-        hidden = vision(example.pixels["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
+        hidden = vision(ours.place(example.pixels)["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
         for at in (0, 3):
             weight, bias, scale, shift = (
                 main[f"model.mm_projector.{n}"]
@@ -106,10 +106,10 @@ def test_padding_changes_no_logits(side: str, model: VLModel, photo: Photo) -> N
 def test_generating_from_the_cache_gives_the_logits_of_the_whole(model: VLModel, photo: Photo) -> None:
     example = model.encode(conversations(photo)[2])
     ids = torch.tensor([example.ids])
-    new = torch.tensor([[3, 4, 5]])
+    new, pixels = torch.tensor([[3, 4, 5]]), model.place(example.pixels)
     with torch.no_grad():
-        whole = model.module(input_ids=torch.cat([ids, new], 1), **example.pixels).logits[:, -3:]
-        cache = model.module(input_ids=ids, **example.pixels, use_cache=True).past_key_values
+        whole = model.module(input_ids=torch.cat([ids, new], 1), **pixels).logits[:, -3:]
+        cache = model.module(input_ids=ids, **pixels, use_cache=True).past_key_values
         parts = model.module(input_ids=new, past_key_values=cache).logits
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-4)
 
@@ -120,7 +120,7 @@ def test_image_positions_and_pictures_must_agree_in_number(model: VLModel, photo
     with pytest.raises(ValueError, match="16 image positions for 0 features"):
         model.module(input_ids=ids)
     with pytest.raises(ValueError, match="16 image positions for 32 features"):
-        model.module(input_ids=ids, pixel_values=example.pixels["pixel_values"].repeat(2, 1, 1, 1))
+        model.module(input_ids=ids, pixel_values=model.place(example.pixels)["pixel_values"].repeat(2, 1, 1, 1))
 
 
 def test_the_loss_is_a_share_of_the_tokens_it_is_told(model: VLModel, photo: Photo) -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ("plan", "Say what a fine-tuning will take: parameters, steps, memory of a GPU."),
     "export": ("export", "Merge an adapter, write transformers' layout or quantize, and prove the result."),
     "serve": ("serve", "Serve a model over HTTP, as OpenAI's chat completions."),
+    "web": ("web", "Open a page in the browser for talking with a model."),
     "models": ("models", "List the models that the installed plugins know."),
     "plugins": ("plugins", "List the installed plugins and what is wrong with them."),
     "parity": ("parity", "Hold a model against recorded data of its release."),

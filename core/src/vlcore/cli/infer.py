@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -12,12 +14,15 @@ from typing import TYPE_CHECKING
 import click
 
 from vlcore.cli.options import ConfigCommand, config_options
+from vlcore.cli.table import write_table
 from vlcore.config import GenerateConfig, InferConfig, LoadConfig, complete, default_of, pick
 from vlcore.errors import UsageError
+from vlcore.metrics import Figures, Metric, choose_metrics
 
 if TYPE_CHECKING:
     from vlcore.messages import Message
     from vlcore.model import VLModel
+    from vlcore.train.ranks import Place
 
 
 @click.command(cls=ConfigCommand)
@@ -29,10 +34,12 @@ def command(config: InferConfig) -> None:
     """
     for line in find_idle(config):
         warnings.warn(line, stacklevel=1)
-    model = open_checkpoint_or_model(config)
+    metrics = choose_metrics(config.metric)
     if config.load_dataset_config or config.val_dataset:
-        answer_rows(model, config)
-    elif config.question:
+        answer_data(config, metrics)
+        return
+    model = open_checkpoint_or_model(config)
+    if config.question:
         answer_question(model, config)
     else:
         talk(model, config)
@@ -40,13 +47,15 @@ def command(config: InferConfig) -> None:
 
 def find_idle(config: InferConfig) -> Iterator[str]:
     """Options that were given but have no effect, with the reason."""
-    if config.load_dataset_config or config.val_dataset:
-        idle, why = ("image_file", "stream", "max_length"), "a data set is answered"
-    else:
-        idle, why = ("result_path", "image_folder", "infer_batch_size"), "no data set is answered"
     if config.temperature == 0:
         yield from _name_given(config, ("top_p", "top_k", "seed"), "temperature 0 is greedy")
-    yield from _name_given(config, idle, why)
+    if config.load_dataset_config or config.val_dataset:
+        yield from _name_given(config, ("image_file", "video_file", "stream", "max_length"), "a data set is answered")
+    else:
+        idle = ("result_path", "image_folder", "infer_batch_size", "metric", "resume")
+        yield from _name_given(config, idle, "no data set is answered")
+        if os.environ.get("NPROC_PER_NODE", "1") != "1":
+            yield "NPROC_PER_NODE has no effect: processes share a data set, and none is answered"
 
 
 def _name_given(config: InferConfig, names: Sequence[str], why: str) -> Iterator[str]:
@@ -71,38 +80,42 @@ def open_checkpoint_or_model(config: InferConfig) -> VLModel:
 def answer_question(model: VLModel, config: InferConfig) -> None:
     """Prints one question and its answer between dashed lines."""
     from vlcore.messages import read_inline
+    from vlcore.terminal import clean_text
 
     draw = make_drawer(model, config.draw_boxes)
     tags = model.checkpoint.family.tags
     text, inline = read_inline(config.question, tags[0])
-    if not config.image_file and not inline and any(tag in text for tag in tags):
+    if not config.image_file and not inline and any(tag in text for tag in tags if tag != "<video>"):
         raise UsageError(f"question {text!r}", "it has a tag but no picture", "give --image_file, or leave the tag out")
+    if "<video>" in text and not config.video_file:
+        raise UsageError(f"question {text!r}", "it has a tag but no video", "give --video_file, or leave the tag out")
     click.echo(f"----------\nquestion: {config.question}\noutputs: ", nl=False)
     session = model.session(config.system, config.max_length)
     settings = complete(pick(GenerateConfig, config), model.checkpoint.family.question)
-    pieces = session.stream(text, [*config.image_file, *inline], settings)
-    if config.stream:
-        for piece in pieces:
-            click.echo(piece, nl=False)
-    else:
-        click.echo("".join(pieces), nl=False)
+    pieces = session.stream(text, [*config.image_file, *inline], settings, config.video_file)
+    for piece in pieces if config.stream else ("".join(pieces),):
+        click.echo(clean_text(piece), nl=False)
     click.echo("\n----------")
     if not draw(session.messages):
         click.echo("[INFO] The answer holds no boxes for a picture; nothing is drawn.")
 
 
 def talk(model: VLModel, config: InferConfig) -> None:
-    """A talk on the terminal, or with what is piped in; `--image_file` opens it with pictures."""
+    """A talk on the terminal, or with what is piped in; `--image_file` and `--video_file` open it with media."""
     from vlcore.console import Talk, Terminal
-    from vlcore.messages import Image
+    from vlcore.messages import Image, Video
+    from vlcore.terminal import history_file, line_editing, read_line
 
     record, family = model.checkpoint.record, model.checkpoint.family
-    ask = (record.ask if record else None) or family.ask
+    ask = family.ask_of(record)
     draw = make_drawer(model, config.draw_boxes)
-    terminal = Terminal(read_line, lambda text: click.echo(text, nl=False), draw)
-    opening = [Image(source) for source in config.image_file]
+    person = sys.stdin.isatty()
+    terminal = Terminal(read_line, lambda text: click.echo(text, nl=False), draw, person, config.stream)
+    opening: list[Image | Video] = [Image(source) for source in config.image_file]
+    opening += [Video(source) for source in config.video_file]
     session = model.session(config.system, config.max_length)
-    Talk(session, terminal, ask, pick(GenerateConfig, config), opening).run()
+    with line_editing(history_file()):
+        Talk(session, terminal, ask, pick(GenerateConfig, config), opening).run()
 
 
 def make_drawer(model: VLModel, file: str) -> Callable[[Sequence[Message]], bool]:
@@ -143,24 +156,55 @@ def make_drawer(model: VLModel, file: str) -> Callable[[Sequence[Message]], bool
     return draw
 
 
-def read_line(prompt: str) -> str:
-    """A line typed after a prompt, with the editing and history of the terminal."""
-    import sys
+def answer_data(config: InferConfig, metrics: Sequence[Metric]) -> None:
+    """Answers a data set in this process, or starts as many as `NPROC_PER_NODE` says and lets them share it."""
+    from vlcore.train.launch import asks_for_processes, hush_others, start_processes
 
-    if sys.stdin.isatty():
-        import readline  # noqa: F401  # gives input() editing and history
-    return input(prompt)
+    if asks_for_processes():
+        code, text = start_processes(sys.argv[1:], config.device_map)
+        if text:
+            click.echo(f"vlcore: error: {text}", err=True)
+        sys.exit(code)
+    hush_others()
+    from vlcore.evaluate import choose_result_path
+    from vlcore.train.ranks import join_processes
+
+    with join_processes() as place:
+        path = place.share(lambda: choose_result_path(config))
+        answer_rows(replace(config, device_map=place.choose_device(config.device_map)), metrics, path, place)
 
 
-def answer_rows(model: VLModel, config: InferConfig) -> None:
-    """Answers the rows of a data set, one JSON line a row, with a progress bar."""
-    from vlcore.evaluate import answer_rows, choose_result_path, find_rows
+def answer_rows(config: InferConfig, metrics: Sequence[Metric], path: Path, place: Place) -> None:
+    """Answers the rows of a data set, one JSON line a row, with a progress bar; at the end a table of figures."""
+    from vlcore.evaluate import answer_rows, find_rows, name_figures
 
+    model = open_checkpoint_or_model(config)
     rows = find_rows(model, config)
-    path = choose_result_path(config)
-    failed = answer_rows(model, rows, path, config)
+    figures = answer_rows(model, rows, path, config, metrics, place)
+    if not place.is_first:
+        return
     click.echo(f"answers: {path}")
-    if failed:
-        warnings.warn(f"{failed} of {len(rows)} rows could not be answered; their lines hold the error", stacklevel=1)
+    if metrics:
+        click.echo(f"metrics: {name_figures(path)}\n{describe_figures(figures)}")
+    if figures.failed:
+        share = f"{figures.failed} of {figures.rows} rows"
+        worst = "; they have the worst score" if metrics else ""
+        warnings.warn(f"{share} could not be answered; their lines hold the error{worst}", stacklevel=1)
 
 
+def describe_figures(figures: Figures) -> str:
+    """A table of figures, and a line for the rows that are in none of them."""
+    rows = [
+        {
+            "metric": name,
+            "value": "-" if figure.value is None else f"{figure.value:.4f}",
+            "95% interval": "-" if figure.low is None else f"{figure.low:.4f} to {figure.high:.4f}",
+            "better": "higher" if figure.greater_is_better else "lower",
+            "rows": figure.rows,
+        }
+        for name, figure in figures.metrics.items()
+    ]
+    table = write_table(list(rows[0]), rows)
+    if not figures.unlabelled:
+        return table
+    return f"{table}\n[INFO] {figures.unlabelled} of {figures.rows} rows have no label; they are in no figure."

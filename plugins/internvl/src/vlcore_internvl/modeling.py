@@ -68,6 +68,11 @@ class InternVLRelease(InternVLForConditionalGeneration):
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
+    def rotation_at(self, length: int) -> int:
+        """What a prompt of this length does to its keys, see `OwnLengthRotary`; the same for all where it is none."""
+        rotary = self.model.language_model.rotary_emb
+        return rotary.rotation_at(length) if isinstance(rotary, OwnLengthRotary) else 0
+
 
 class InternVLReleaseInternLM2(InternVLRelease):
     """A release whose language model is InternLM2, which is Llama under other names."""

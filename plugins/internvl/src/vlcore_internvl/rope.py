@@ -50,6 +50,12 @@ class OwnLengthRotary(nn.Module):
         scale = 1.0 if dynamic else self.attention_scale
         return (both.cos() * scale).to(x.dtype), (both.sin() * scale).to(x.dtype)
 
+    def rotation_at(self, length: int) -> int:
+        """What a prompt of this length does to its keys: lengths of one number rotate them alike."""
+        if self.rope["rope_type"] == "dynamic":
+            return int(max(length, self.longest))
+        return int(length > self.original)
+
     def scale_base(self, lengths: torch.Tensor) -> torch.Tensor:
         """Frequencies whose base grows with the length once it is beyond the trained one (InternLM2)."""
         factor, width = self.rope["factor"], self.width

@@ -91,7 +91,7 @@ class QwenModel(Qwen2Model):
     def forward(
         self,
         inputs_embeds: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
@@ -103,7 +103,8 @@ class QwenModel(Qwen2Model):
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = count_positions(inputs_embeds, attention_mask, seen)
-        mask = create_causal_mask(
+        # A cache of fixed size comes with masks that are made already, by the kind of layer.
+        mask = attention_mask["full_attention"] if isinstance(attention_mask, dict) else create_causal_mask(
             config=self.config, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
             past_key_values=past_key_values, position_ids=position_ids,
         )
@@ -120,9 +121,9 @@ class QwenModel(Qwen2Model):
         )
 
 
-def count_positions(inputs: torch.Tensor, attention_mask: torch.Tensor | None, seen: int) -> torch.Tensor:
+def count_positions(inputs: torch.Tensor, attention_mask: Any, seen: int) -> torch.Tensor:
     """Positions of inputs, (rows, positions), behind `seen` ones; padding does not count where a mask tells it."""
     width = inputs.shape[1]
-    if attention_mask is not None and attention_mask.ndim == 2:
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
         return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -width:]
     return torch.arange(seen, seen + width, device=inputs.device)[None]

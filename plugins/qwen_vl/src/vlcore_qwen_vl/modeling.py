@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.modeling_utils import slice_logits_to_keep
 
 from vlcore_qwen_vl.language import QwenConfig, QwenModel
+from vlcore_qwen_vl.positions import count_alpha
 from vlcore_qwen_vl.vision import QwenVLVisionConfig, Resampler, VisionTower, start_positions
 from vlcore_qwen_vl.weights import register
 
@@ -125,6 +126,11 @@ class QwenVLForConditionalGeneration(QwenVLPreTrainedModel, GenerationMixin):
         """What is put at image positions: (pictures, 3, edge, edge) to (pictures, queries, hidden)."""
         features: torch.Tensor = self.model.get_image_features(pixel_values)
         return features
+
+    def rotation_at(self, length: int) -> int:
+        """What a prompt of this length does to its keys: the factor of their rotary base."""
+        text = self.config.text_config
+        return count_alpha(length, text.seq_length) if text.use_dynamic_ntk else 1
 
     def forward(
         self,

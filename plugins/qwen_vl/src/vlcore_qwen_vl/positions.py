@@ -82,6 +82,15 @@ def choose_alphas(position_ids: torch.Tensor, cache: Cache | None, trained: int)
     return alphas
 
 
+def count_alpha(length: int, trained: int) -> int:
+    """The factor for one length, see `choose_alphas`.
+
+    >>> [count_alpha(length, 2048) for length in (1, 2048, 2049, 4096, 4097)]
+    [1, 1, 3, 3, 7]
+    """
+    return int(2 ** (math.ceil(math.log2(max(length / trained, 1))) + 1) - 1)
+
+
 def choose_growth(position_ids: torch.Tensor, trained: int) -> torch.Tensor:
     """The factor of each query: ln(p + 1) / ln(trained length) beyond the trained length, else 1."""
     return ((position_ids + 1).float().log() / math.log(trained)).clamp(min=1)

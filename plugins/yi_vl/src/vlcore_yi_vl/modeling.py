@@ -108,11 +108,15 @@ class YiVLForConditionalGeneration(LlavaForConditionalGeneration):
         """As transformers' `generate`, with prompts whose image positions hold the id outside the vocabulary.
 
         Pictures become embeddings once, before anything is generated. So beams share them, each row with its
-        own, and what looks ids up (a repetition penalty, say) sees tokens only.
+        own, and what looks ids up (a repetition penalty, say) sees tokens only. With a cache the pictures are those
+        behind what it holds, whose embeddings are left out of account.
         """
         ids, pixels = kwargs.pop("input_ids", inputs), kwargs.pop("pixel_values", None)
         if pixels is not None:
-            kwargs["inputs_embeds"] = self.model.embed(ids, pixels)
+            cache = kwargs.get("past_key_values")
+            held = cache.get_seq_length() if cache is not None else 0
+            new = self.model.embed(ids[:, held:], pixels)
+            kwargs["inputs_embeds"] = torch.cat([new.new_zeros(len(new), held, new.shape[-1]), new], dim=1)
         if ids is not None:
             ids = plain_ids(ids, self.config.image_token_id)
         return super().generate(ids, *args, **kwargs)  # type: ignore[misc]
