@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from vlcore.checkpoint import Run
 from vlcore.config import SftConfig
 from vlcore.errors import ExtraMissing, UsageError
 from vlcore.train import divide
 from vlcore.train.divide import gather_weights
+from vlcore.train.settings import compare_resumed
 
 
 @pytest.fixture
@@ -100,3 +102,9 @@ def test_weights_that_are_not_divided_are_whole_already() -> None:
     model: Any = torch.nn.Linear(2, 2)
     with gather_weights(model, first=True):
         assert model.weight.numel() == 4
+
+
+def test_a_run_goes_on_as_it_was_divided(tmp_path: Path) -> None:
+    run = Run(tmp_path, SftConfig(deepspeed="default-zero2"), {}, {})
+    with pytest.raises(UsageError, match="another deepspeed: the checkpoint was trained with deepspeed default-zero2"):
+        compare_resumed(SftConfig(), run)

@@ -103,3 +103,8 @@ def test_settings_of_an_evaluation_that_does_not_happen_are_found(
     given: dict[str, Any], has_validation: bool, named: str
 ) -> None:
     assert [line.split()[0] for line in find_idle(SftConfig(**given), has_validation)] == [f"--{named}"]
+
+
+def test_kernels_that_are_not_installed_name_their_extra() -> None:
+    with pytest.raises(ExtraMissing, match=r"vlcore\[liger\]"):
+        resolve_settings(SftConfig(dataset=("a.jsonl",), use_liger=True))

@@ -58,9 +58,17 @@ def needs_processes(config: SftConfig) -> bool:
     Raises:
         UsageError: for a number of processes that is none.
     """
-    if "RANK" in os.environ:
-        return False
-    return bool(config.deepspeed or config.fsdp) or any(_read_count(name) > 1 for name in COUNTS)
+    divided = bool(config.deepspeed or config.fsdp) and "RANK" not in os.environ
+    return divided or asks_for_processes()
+
+
+def asks_for_processes() -> bool:
+    """Whether the environment asks for several processes, and this is none of them.
+
+    Raises:
+        UsageError: for a number of processes that is none.
+    """
+    return "RANK" not in os.environ and any(_read_count(name) > 1 for name in COUNTS)
 
 
 def count_processes() -> int:
@@ -175,8 +183,8 @@ def run_torchrun(device_map: str, options: Sequence[str]) -> int:
         for rank, failure in error.failures.items():
             if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
                 name = signal.Signals(-failure.exitcode).name
-                text = (f"process {rank} of the training: it was ended by {name}; the last checkpoint is whole, and "
-                        "memory that ran out is the usual reason: vlcore plan says how much is needed")
+                text = (f"process {rank}: it was ended by {name}; what was written before is whole, and memory that "
+                        "ran out is the usual reason: vlcore plan says how much a training needs")
                 leave_failure(text, 128 - failure.exitcode)
         return 1
     return 0

@@ -23,10 +23,10 @@ FREE_ON_RESUME = {
     "gradient_checkpointing", "forecast", "predict_with_generate", "metric", "predict_limit", "max_new_tokens",
     "sheet_rows", "metric_for_best_model", "early_stopping_patience", "early_stopping_threshold",
 }
-#: Fields that make another model; a checkpoint cannot go on with them changed.
+#: Fields that make another model or another state of the optimizer; a checkpoint cannot go on with them changed.
 FIXED_ON_RESUME = (
     "sft_type", "quantization_bit", "lora_rank", "lora_alpha", "lora_target_modules", "use_rslora", "use_dora",
-    "init_lora_weights", "modules_to_save",
+    "init_lora_weights", "modules_to_save", "deepspeed", "fsdp",
 )
 #: Where figures can go, with the extra that brings the package; none for those that are always there.
 REPORTERS = {"tensorboard": "", "wandb": "wandb", "swanlab": "swanlab", "none": ""}
@@ -55,6 +55,8 @@ def resolve_settings(config: SftConfig, world: int = 1) -> SftConfig:
         raise UsageError(f"lr_scheduler_type {config.lr_scheduler_type}", "there is no such schedule", near)
     make_goal(config)
     check_reporters(config.report_to)
+    if config.use_liger and importlib.util.find_spec("liger_kernel") is None:
+        raise ExtraMissing("--use_liger", "liger-kernel", "liger")
     usual = {"lora": 1e-4, "full": 1e-5}[config.sft_type]
     accumulation = config.gradient_accumulation_steps or max(ROWS_AN_UPDATE // (config.batch_size * world), 1)
     return replace(
