@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from vlcore.export.adapted import fill_hollow
 from vlcore.config import LoadConfig, LoraConfig
+from vlcore.export.adapted import fill_hollow
 from vlcore.layout import LayoutWriter, make_layout
 from vlcore.lora import add_adapters
 from vlcore.resolve import open_checkpoint

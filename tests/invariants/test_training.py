@@ -132,8 +132,8 @@ def test_a_run_leaves_exactly_these_files(make_config: MakeConfig, release: Path
     run = vlcore.sft(make_config(report_to=("tensorboard",)))
     assert run.folder.parent.name == release.name
     assert {path.name for path in run.folder.iterdir()} == {
-        "best.json", "checkpoint-2", "checkpoint-4", "left_out.txt", "loss.png", "metrics.jsonl", "runs", "sft_config.json",
-        "train.log", "val.jsonl",
+        "best.json", "checkpoint-2", "checkpoint-4", "left_out.txt", "loss.png", "metrics.jsonl", "runs",
+        "sft_config.json", "train.log", "val.jsonl",
     }
     state = {
         "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "sft_config.json", "val.jsonl",

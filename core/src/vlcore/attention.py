@@ -63,7 +63,7 @@ def attend_rows(
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
     if attention_mask is not None or position_ids is None or query.shape[2] == 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)  # type: ignore[no-any-return]
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     window, groups = settings.get("sliding_window"), query.shape[1] // key.shape[1]
     batch = []
     for row, spans in enumerate(find_spans(position_ids) * (len(query) // len(position_ids))):

@@ -135,8 +135,8 @@ class DataConfig:
     system: str = setting("", "System text for rows that have none; else the model's.")
     max_length: int = setting(2048, "Longest row in tokens, and the size of a pack. 0 is no limit.", minimum=0)
     on_overflow: Literal["error", "drop", "shrink", "truncate"] = setting(
-        "error", "Rows above max_length: error names them before weights are read, drop leaves them out and lists them, "
-        "shrink gives their media fewer tiles or frames, truncate leaves out their oldest turns.")
+        "error", "Rows above max_length: error names them before weights are read, drop leaves them out and lists "
+        "them, shrink gives their media fewer tiles or frames, truncate leaves out their oldest turns.")
     bad_rows: Literal["error", "skip"] = setting(
         "error", "Rows that cannot be read: error stops, skip leaves them out and lists them with the reason.")
     packing: bool = setting(False, "Put several rows into one of max_length tokens; none attends to another.")

@@ -156,7 +156,7 @@ def measure_activations(model: PreTrainedModel, parts: Parts, config: SftConfig,
     kept = language.keep(row.tokens, width, recompute)
     if vision.learns:
         kept += vision.keep(row.patches, width, recompute)
-    vocabulary = model.config.get_text_config().vocab_size
+    vocabulary = int(model.config.get_text_config().vocab_size)
     # The logits and their gradient; those that are trained on and their gradient in float32 besides.
     logits = vocabulary * (2 * row.tokens * width + 2 * row.trained * FLOAT)
     return max(kept + logits, vision.inside * row.patches * width)

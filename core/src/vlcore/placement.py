@@ -60,7 +60,7 @@ class Placement:
 
     def describe(self) -> list[str]:
         """A table, a line a device."""
-        rows = [("device", "weights", "for pictures", "limit", "modules")]
+        rows: list[tuple[str, ...]] = [("device", "weights", "for pictures", "limit", "modules")]
         for share in self.shares:
             sizes = (write_size(size) for size in (share.weights, share.reserved, share.limit))
             rows.append((str(share.device), *sizes, shorten(share.modules)))

@@ -71,7 +71,7 @@ def find_form(data: Mapping[str, Any], position: Position) -> str:
 
 
 def list_unread(data: Mapping[str, Any], form: str) -> set[str]:
-    """Keys of a row, and of its turns as `messages[].name`, that nothing reads; `objects` of a row without their tags."""
+    """Keys of a row, and of its turns as `messages[].name`, that nothing reads; `objects` without their tags."""
     turns = data[form] if form in _TURN_KEYS else ()
     contents = [turn["content"] for turn in turns] if form == "messages" else ()
     parts = [part for content in contents if isinstance(content, list) for part in content]

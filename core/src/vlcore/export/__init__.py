@@ -1,1 +1,1 @@
-"""Models out: an adapter merged into its release, transformers' own layout, 4 or 8 bits, each held against its source."""
+"""Models out: merged into their release, in transformers' own layout, in 4 or 8 bits; each held against its source."""

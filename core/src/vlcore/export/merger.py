@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlcore.export.adapted import Change, list_changes
 from vlcore.carry import carry_weights, make_rooms
-from vlcore.export.conversion import Conversion, Group
 from vlcore.errors import CheckpointError
+from vlcore.export.adapted import Change, list_changes
+from vlcore.export.conversion import Conversion, Group
 from vlcore.shards import list_files, outline_folders, read_places, read_tensors
 from vlcore.weights import check_files, check_report
 
