@@ -3,9 +3,9 @@
     python benchmarks/batch.py [--rows 64] [--batch 8] [--tokens 64] [--width 1024] [--layers 4] [--tile 112] [--small]
 
 Questions of different lengths, each about a picture of its own of one tile (16 positions at 112 pixels), are answered
-greedily by an InternVL2 in miniature with random weights whose answers all have the same length. Both ways go through the same
-`answer_rows`, files and all, with the same model; they take turns within each round, and the figures are medians. The
-answers of both are compared: they may part where rounding decides between two tokens.
+greedily by an InternVL2 in miniature with random weights whose answers all have the same length. Both ways go through
+the same `answer_rows`, files and all, with the same model; they take turns within each round, and the figures are
+medians. The answers of both are compared: they may part where rounding decides between two tokens.
 """
 
 from __future__ import annotations

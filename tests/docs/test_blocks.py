@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,10 @@ def run_command(command: str, folder: Path) -> None:
     words = shlex.split(command)
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     words = words[len(settings) :]
-    if words[0] == "make":
+    if words[0] == "curl":
+        done = subprocess.run([*words, "--fail-with-body", "--silent"], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}"
+    elif words[0] == "make":
         subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
     elif words[:2] == ["pip", "install"]:
         check_install(words[2:])
@@ -75,6 +79,31 @@ def run_command(command: str, folder: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
+#: Where the pages say that a server listens.
+SERVER = "127.0.0.1:8000"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[str, Path], str]]:
+    """Starts a server that a page starts, on a free port, and tells where it listens; it ends with the page."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: str, folder: Path) -> str:
+        words = [str(Path(sys.executable).with_name("vlcore")), *shlex.split(command)[1:], "--port", "0"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        assert process.stdout is not None
+        found = re.search(r"at http://([^\s/]+)", process.stdout.readline())
+        assert found, command
+        return found.group(1)
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 def check_install(words: list[str]) -> None:
     """What a page tells to install is what the projects of the repository are called."""
     files = [ROOT / "core" / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]
@@ -86,16 +115,22 @@ def check_install(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[str, Path], str]
+) -> None:
     blocks = [(kind, text) for kind, text in read_blocks(page) if kind not in SHOWN]
     if not blocks:
         return
     write_scene(tmp_path, page.stem)
     monkeypatch.chdir(tmp_path)
+    place = SERVER
     for kind, text in blocks:
+        text = text.replace(SERVER, place)
         if kind == "console":
             for line in text.replace("\\\n", " ").splitlines():
-                if line.startswith("$ "):
+                if line.startswith(("$ vlcore serve", "$ vlcore web")):
+                    place = serve(fill_in(line[2:], tmp_path), tmp_path)
+                elif line.startswith("$ "):
                     run_command(fill_in(line[2:], tmp_path), tmp_path)
         else:
             assert kind == "python", f"a block of a kind that no test runs: {kind}"

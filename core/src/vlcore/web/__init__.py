@@ -1,0 +1,1 @@
+"""A page in the browser for talking with a model (extra `web`)."""
