@@ -1,6 +1,7 @@
 """Rows a second of `vlcore infer --val_dataset`: batches of 8 against one row at a time.
 
-    python benchmarks/batch.py [--rows 64] [--batch 8] [--tokens 64] [--width 1024] [--layers 4] [--tile 112] [--small]
+    python benchmarks/batch.py [--rows 64] [--batch 8] [--tokens 32] [--rounds 3] [--small]
+                               [--width 1024] [--layers 4] [--tile 112]
 
 Questions of different lengths, each about a picture of its own of one tile (16 positions at 112 pixels), are answered
 greedily by an InternVL2 in miniature with random weights whose answers all have the same length. Both ways go through
@@ -27,8 +28,7 @@ from vlcore.model import VLModel, load_model
 from vlcore.template import Stop
 from vlcore_internvl.tiny import write_tiny
 
-#: Turns that each way takes.
-ROUNDS = 3
+#: How weights are kept, by whether there is a GPU.
 DTYPES = {False: "fp32", True: "bf16"}
 
 
@@ -65,13 +65,15 @@ def take_time(model: VLModel, data: Path, size: int, tokens: int) -> tuple[float
         return seconds, [json.loads(line)["response"] for line in path.read_text("utf8").splitlines()]
 
 
-def compare(model: VLModel, data: Path, sizes: Sequence[int], tokens: int) -> tuple[dict[int, float], int]:
+def compare(
+    model: VLModel, data: Path, sizes: Sequence[int], tokens: int, rounds: int
+) -> tuple[dict[int, float], int]:
     """Median seconds of each batch size, and how many rows have the same answer in all."""
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     answers: dict[int, list[str]] = {}
     for size in sizes:
         take_time(model, data, size, 2)  # warm up
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for size in sizes:
             taken, answers[size] = take_time(model, data, size, tokens)
             seconds[size].append(taken)
@@ -82,17 +84,18 @@ def compare(model: VLModel, data: Path, sizes: Sequence[int], tokens: int) -> tu
 def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("rows", 64), ("batch", 8), ("tokens", 64), ("width", 1024), ("layers", 4), ("tile", 112)):
+    usual = {"rows": 64, "batch": 8, "tokens": 32, "rounds": 3, "width": 1024, "layers": 4, "tile": 112}
+    for name, value in usual.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--small", action="store_true", help="a model and rows that take seconds, for a test")
     given = parser.parse_args()
     if given.small:
-        given.rows, given.tokens, given.width, given.layers, given.tile = 8, 4, 64, 1, 28
+        given.rows, given.tokens, given.width, given.layers, given.tile, given.rounds = 8, 4, 64, 1, 28, 1
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = open_model(folder, given.width, given.layers, given.tile)
         data = write_rows(folder, given.rows, given.tile)
-        seconds, same = compare(model, data, (1, given.batch), given.tokens)
+        seconds, same = compare(model, data, (1, given.batch), given.tokens, given.rounds)
     print(f"{given.rows} rows with a picture, {given.tokens} tokens an answer, on {model.device.type}, "
           f"{torch.get_num_threads()} threads")
     for size, taken in seconds.items():

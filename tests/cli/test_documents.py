@@ -17,10 +17,12 @@ from vlcore.cli import cli, main
 from vlcore.cli.infer import find_idle
 from vlcore.config import ExportConfig, InferConfig, SftConfig
 from vlcore.plugins import get_registry
+from vlcore.web.settings import WebConfig
 
 #: Older commands, and the commands here that take their arguments.
 COMMANDS = {
-    "swift": "", "python single_inference.py": "infer", "python cli.py": "infer", "finetune": "sft",
+    "swift": "", "python single_inference.py": "infer", "python cli.py": "infer", "python web_demo.py": "web",
+    "finetune": "sft",
 }
 #: What users of ms-swift typed, folders of checkpoints shortened, and what of it must arrive.
 SWIFT: list[tuple[str, dict[str, Any]]] = [
@@ -64,6 +66,7 @@ YI: list[tuple[str, dict[str, Any]]] = [
      {"model": "YI", "image_file": ("cat.jpg",), "question": "Describe the cat."}),
     ("python cli.py --model-path YI --image cat.jpg", {"model": "YI", "image_file": ("cat.jpg",)}),
     ("python cli.py --model-path YI --image-file cat.jpg", {"model": "YI", "image_file": ("cat.jpg",)}),
+    ("python web_demo.py --model-path YI", {"model": "YI"}),
     ("finetune --model_name_or_path YI --data_path rows.json --image_folder images --vision_tower YI/vit",
      {"model": "YI", "dataset": ("rows.json",), "image_folder": "images", "vision_tower": "YI/vit"}),
 ]
@@ -80,7 +83,7 @@ def parse(words: list[str]) -> Any:
     command = cli.get_command(click.Context(cli), words[0])
     assert command is not None
     with command.make_context(words[0], words[1:]) as context:
-        kind = {"infer": InferConfig, "sft": SftConfig, "export": ExportConfig}[words[0]]
+        kind = {"infer": InferConfig, "sft": SftConfig, "export": ExportConfig, "web": WebConfig}[words[0]]
         lists = {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in context.params.items()}
         return kind(**lists)
 

@@ -13,12 +13,12 @@ from vlcore.boxes import Grounding, read_marks
 from vlcore.cli import main
 from vlcore.config import InferConfig
 from vlcore.errors import UsageError
-from vlcore.evaluate import answer_rows, check_metrics, choose_result_path, find_rows, name_figures
+from vlcore.evaluate import answer_rows, choose_result_path, find_rows, name_figures
 from vlcore.metrics import choose_metrics, measure
 from vlcore.model import VLModel, load_model
 from vlcore_internvl.tiny import write_tiny
 
-ROWS = (
+ROWS: tuple[dict[str, Any], ...] = (
     {"query": "One?", "response": "1"}, {"query": "Two?", "response": "two"}, {"query": "Three?"},
     {"query": "<image>Four?", "response": "4", "images": ["bad.png"]},
 )
@@ -79,41 +79,36 @@ def test_without_metrics_lines_have_no_scores_and_no_figures_are_written(model: 
     assert not name_figures(tmp_path / "answers.jsonl").exists()
 
 
-def test_boxes_are_read_in_the_marks_of_the_models_family(tmp_path: Path) -> None:
+def test_boxes_are_read_in_the_marks_of_the_models_family(
+    model: VLModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = "<box>(0,0),(10,10)</box>"
-    family = SimpleNamespace(grounding=Grounding(read=read_marks, write_box=str, write_label=str), question={})
-    replies = [SimpleNamespace(text=text)]
-    marked: Any = SimpleNamespace(checkpoint=SimpleNamespace(family=family), answer=lambda asked, settings: replies)
-    row = replace_label(find_one_row(tmp_path), text)
-    config, metrics = configure(tmp_path, ROWS[0]), choose_metrics(["box_iou@0.5", "box_iou"])
-    check_metrics(metrics, marked, [row])
-    figures = answer_rows(marked, [row], choose_result_path(config), config, metrics)
+    marked = with_grounding(model, Grounding(read=read_marks, write_box=str, write_label=str))
+    monkeypatch.setattr(marked, "answer", lambda asked, settings: [SimpleNamespace(text=text)])
+    config, metrics = configure(tmp_path, ROWS[0] | {"response": text}), choose_metrics(["box_iou@0.5", "box_iou"])
+    figures = answer_rows(marked, find_rows(model, config), choose_result_path(config), config, metrics)
     assert [figure.value for figure in figures.metrics.values()] == [1.0, 1.0]
 
 
-def find_one_row(folder: Path) -> Any:
-    from vlcore.dataset import read_rows
-
-    return next(iter(read_rows(write_rows(folder, ROWS[0]))))
-
-
-def replace_label(row: Any, label: str) -> Any:
-    from vlcore.messages import make_message
-
-    return replace(row, messages=(*row.messages[:-1], make_message("assistant", label)))
+def with_grounding(model: VLModel, grounding: Grounding | None) -> VLModel:
+    """The model as one of a family that writes boxes in another way, or none."""
+    checkpoint = model.checkpoint
+    family = replace(checkpoint.family, grounding=grounding)
+    return VLModel(replace(model.frontend, checkpoint=replace(checkpoint, family=family)), model.module)
 
 
-def test_metrics_of_boxes_are_refused_before_the_first_row_of_a_family_without_boxes(tmp_path: Path) -> None:
-    blind: Any = SimpleNamespace(checkpoint=SimpleNamespace(family=SimpleNamespace(grounding=None)))
+def test_metrics_of_boxes_are_refused_before_the_first_row_of_a_family_without_boxes(
+    model: VLModel, tmp_path: Path
+) -> None:
+    config, metrics = configure(tmp_path, ROWS[0]), choose_metrics(["box_iou", "cer"])
     with pytest.raises(UsageError, match="metric box_iou: models of this family write no boxes"):
-        check_metrics(choose_metrics(["box_iou", "cer"]), blind, [find_one_row(tmp_path)])
+        answer_rows(with_grounding(model, None), find_rows(model, config), tmp_path / "a.jsonl", config, metrics)
 
 
 def test_rows_of_which_none_has_a_label_are_refused_with_metrics(model: VLModel, tmp_path: Path) -> None:
-    rows = find_rows(model, configure(tmp_path, {"query": "One?"}))
+    config = configure(tmp_path, {"query": "One?"})
     with pytest.raises(UsageError, match="metric cer: no row has a label"):
-        check_metrics(choose_metrics(["cer"]), model, rows)
-    check_metrics((), model, rows)
+        answer_rows(model, find_rows(model, config), tmp_path / "a.jsonl", config, choose_metrics(["cer"]))
 
 
 def test_figures_that_exist_are_not_overwritten(tmp_path: Path) -> None:

@@ -105,6 +105,12 @@ def test_questions_alone_can_be_measured(frontend: Frontend, write: WriteRows) -
     assert found.lengths.tolist() == [len(frontend.encode(rows[0].messages))]
 
 
+def test_a_question_is_measured_without_the_answer_behind_it(frontend: Frontend, write: WriteRows) -> None:
+    rows = open_file(write({"query": "the same"}, {"query": "the same", "response": "A long answer."}), train=False)
+    found = forecast_rows(frontend, rows, train=False)
+    assert not found.faults and found.lengths[0] == found.lengths[1] > 0
+
+
 def test_a_row_that_is_there_twice_is_looked_at_once(
     frontend: Frontend, write: WriteRows, planned: list[str]
 ) -> None:

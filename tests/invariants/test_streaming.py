@@ -17,8 +17,8 @@ from vlcore.carry import name_safe
 from vlcore.checkpoint import load_adapter
 from vlcore.config import LoadConfig, LoraConfig
 from vlcore.errors import CheckpointError, UsageError
-from vlcore.lora import add_adapters, quiet_peft
 from vlcore.export.merging import merge
+from vlcore.lora import add_adapters, quiet_peft
 from vlcore.resolve import Checkpoint, open_checkpoint
 from vlcore.shards import list_files, read_tensors, write_tensors
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 
 class VlcoreError(Exception):

@@ -1,67 +1,111 @@
-"""Answering a data set: rows in, one JSON line a row out, in the order of the input."""
+"""Answering a data set: rows in, one JSON line a row out, in the order of the input, each exactly once."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlcore.answers import (
+    Kept,
+    Line,
+    append,
+    check_settings,
+    list_parts,
+    name_part,
+    open_part,
+    read_kept,
+    write_answers,
+    write_settings,
+)
 from vlcore.config import DataConfig, GenerateConfig, InferConfig, pick
-from vlcore.errors import UsageError, VlcoreError
+from vlcore.dataset import Row, Rows, Tally, make_read_options, open_rows
+from vlcore.errors import DataError, UsageError, VlcoreError
+from vlcore.ledger import stamp_media
 from vlcore.messages import Message, write_message
 from vlcore.metrics import Facts, Figures, Metric, RowScores, check_facts, measure_row, summarise, write_figures
+from vlcore.train.ranks import Place
 
 if TYPE_CHECKING:
-    from vlcore.dataset import Row
     from vlcore.generate import Reply
     from vlcore.model import VLModel
 
+#: Endings of files that hold weights.
+WEIGHTS = (".safetensors", ".bin")
 
-def find_rows(model: VLModel, config: InferConfig) -> tuple[Row, ...]:
-    """The rows to answer: those of `--val_dataset`, else the validation rows of the training.
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done, the same in all processes.
+
+    Attributes:
+        keys: of every row; rows that are alike are told apart by a number.
+        batches: the rows that have no answer yet, by their numbers, as they are answered together.
+        warnings: what is worth a word.
+    """
+
+    keys: Sequence[str]
+    batches: Sequence[Sequence[int]]
+    warnings: Sequence[str] = ()
+
+
+def find_rows(model: VLModel, config: InferConfig) -> Rows:
+    """The rows to answer, none read yet: those of `--val_dataset`, else the validation rows of the training.
 
     Raises:
-        DataError: for a row that cannot be used.
+        DataError: for a source that cannot be read.
         UsageError: when there are none.
     """
     from vlcore.checkpoint import read_run
-    from vlcore.dataset import make_read_options, read_rows
 
     data = DataConfig(image_folder=config.image_folder, system=config.system)
     sources = config.val_dataset or (str(read_run(config.ckpt_dir).validation),)
     options = make_read_options(data, model.checkpoint.family, train=False, record=model.checkpoint.record)
-    rows = tuple(row for source in sources for row in read_rows(source, options))
-    if not rows:
+    # A file that is missing is the fault of its row's answer; the row, and its label, can be read.
+    rows = open_rows(sources, replace(options, check_media=False), token=config.hub_token)
+    if not len(rows):
         raise UsageError(f"data {', '.join(sources)}", "it holds no rows", "give --val_dataset FILE")
     return rows
-
-
-def check_metrics(metrics: Sequence[Metric], model: VLModel, rows: Iterable[Row]) -> None:
-    """Refuses, before a row is answered, metrics that cannot say anything.
-
-    Raises:
-        UsageError: when no row has a label, or metrics of boxes meet a family that writes none.
-    """
-    check_facts(metrics, Facts(grounding=model.checkpoint.family.grounding))
-    if metrics and not any(split_label(row.messages)[1] for row in rows):
-        names = ", ".join(metric.name for metric in metrics)
-        raise UsageError(f"metric {names}", "no row has a label", "give rows that end with an answer, or leave it out")
 
 
 def choose_result_path(config: InferConfig) -> Path:
     """Where the answers go: `--result_path`, else `infer_result/DATE.jsonl` in `--ckpt_dir` or, without one, here.
 
+    With `--resume`, the file of the run that goes on: without `--result_path`, the newest that is not complete.
+
     Raises:
-        UsageError: when that file exists, or that of its figures.
+        UsageError: when that file exists, or that of its figures, or there is no run to go on with.
     """
-    usual = Path(config.ckpt_dir) / "infer_result" / f"{datetime.now():%Y%m%d-%H%M%S}.jsonl"
-    path = Path(config.result_path) if config.result_path else usual
+    folder = Path(config.ckpt_dir) / "infer_result"
+    if config.resume:
+        return Path(config.result_path) if config.result_path else find_unfinished(folder)
+    path = Path(config.result_path) if config.result_path else folder / f"{datetime.now():%Y%m%d-%H%M%S}.jsonl"
     for file in (path, name_figures(path)) if config.metric else (path,):
         if file.exists():
-            raise UsageError(f"result_path {file}", "it exists", "give another file")
+            raise UsageError(f"result_path {file}", "it exists", "give another file, or --resume true to go on with it")
+    if list_parts(path):
+        raise UsageError(f"result_path {path}", "a run was stopped before it was complete",
+                         f"give --resume true to go on, or remove {name_part(path)}")
     return path
+
+
+def find_unfinished(folder: Path) -> Path:
+    """The file of the newest run in a folder that was stopped.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    parts = sorted(folder.glob("*.part"), key=lambda path: path.stat().st_mtime)
+    if not parts:
+        raise UsageError("resume", f"{folder} holds no run that was stopped", "give --result_path, or leave it out")
+    return parts[-1].with_suffix("")
 
 
 def name_figures(path: Path) -> Path:
@@ -74,48 +118,187 @@ def name_figures(path: Path) -> Path:
 
 
 def answer_rows(
-    model: VLModel, rows: Sequence[Row], path: Path, config: InferConfig, metrics: Sequence[Metric] = ()
+    model: VLModel,
+    rows: Rows,
+    path: Path,
+    config: InferConfig,
+    metrics: Sequence[Metric] = (),
+    place: Place | None = None,
 ) -> Figures:
-    """Answers every row and writes the results beside `path`, renamed into place at the end.
+    """Answers every row, and writes the results as they come; at the end they take the order of the rows.
 
-    A line holds `response`, `label`, `messages` and where the row came from, and with metrics its `scores`. A row
-    that cannot be answered becomes a line with `error`. With metrics, the figures of all rows go into
-    `NAME.metrics.json` beside it.
+    A line holds `response`, `label`, `messages`, where the row came from and its `key`, and with metrics its
+    `scores`. A row that cannot be read or answered becomes a line with `error`. With metrics, the figures of all
+    rows go into `NAME.metrics.json` beside it. Rows of about the same length are answered together, the longest
+    first; with `config.resume`, only those that earlier runs left without an answer.
+
+    Args:
+        model: answers.
+        rows: as `find_rows` gives them.
+        path: the file of answers.
+        config: how to answer, and whether to go on.
+        metrics: what the answers are held to.
+        place: this process among those that share the work; all of them see the same files.
 
     Returns:
         The figures, with the number of rows that could not be answered.
+
+    Raises:
+        UsageError: for metrics that can say nothing, earlier answers made with other settings, or another run that
+            writes the same file.
     """
+    import warnings
+
+    place = place or Place()
+    with ExitStack() as stack:
+        part = stack.enter_context(open_part(path)) if place.is_first else None
+        plan = place.share(lambda: plan_answers(model, rows, path, config, metrics), slow=True)
+        part = part or stack.enter_context(open_part(path, place.rank))
+        for text in plan.warnings if place.is_first else ():
+            warnings.warn(text, stacklevel=2)
+        for lines in answer_share(model, rows, plan, config, place):
+            append(part, lines)
+        place.wait(slow=True)
+        return place.share(lambda: finish(model, rows, plan, path, metrics), slow=True)
+
+
+def plan_answers(model: VLModel, rows: Rows, path: Path, config: InferConfig, metrics: Sequence[Metric]) -> Plan:
+    """What is left to do; notes beside the answers how they are made. Errors as of `answer_rows`."""
+    check_facts(metrics, Facts(grounding=model.checkpoint.family.grounding))
+    keys, labelled = make_keys(rows)
+    if metrics and not labelled:
+        names = ", ".join(metric.name for metric in metrics)
+        raise UsageError(f"metric {names}", "no row has a label", "give rows that end with an answer, or leave it out")
+    settings = describe_run(model, config)
+    data = {"rows": len(keys), "digest": hashlib.sha256("\n".join(keys).encode()).hexdigest()}
+    kept: dict[str, Kept] = {}
+    said: list[str] = []
+    if config.resume and (path.exists() or any(file.stat().st_size for file in list_parts(path))):
+        before = check_settings(path, settings).get("data")
+        kept = read_kept(path, name_part(path))
+        if before != data:
+            said.append(explain_change(keys, kept))
+    else:
+        for file in list_parts(path):
+            if file != name_part(path):
+                file.unlink()
+        os.truncate(name_part(path), 0)
+    write_settings(path, {**settings, "data": data})
+    batches = ([at for at in batch if not is_answered(keys[at], kept)] for batch in make_batches(model, rows, config))
+    return Plan(keys, [batch for batch in batches if batch], said)
+
+
+def is_answered(key: str, kept: Mapping[str, Kept]) -> bool:
+    """Whether a row has an answer; an error is none."""
+    return key in kept and kept[key].answered
+
+
+def explain_change(keys: Sequence[str], kept: Mapping[str, Kept]) -> str:
+    """A sentence about answers that were begun with other rows."""
+    gone, found = len(kept.keys() - set(keys)), sum(is_answered(key, kept) for key in keys)
+    return (f"the data set has changed since its answers were begun: {found} of {len(keys)} rows have an answer; "
+            f"{gone} earlier lines are of rows that are no longer there, and are left out")
+
+
+def make_keys(rows: Rows) -> tuple[list[str], int]:
+    """A key for each row, and how many rows have a label.
+
+    It is a digest of the conversation and of the names, sizes and times of its media, with a number behind it for
+    rows that are alike; of a row that cannot be read, of its place.
+    """
+    seen, keys, labelled, tally = Counter[str](), list[str](), 0, Tally()
+    for index in range(len(rows)):
+        try:
+            row = rows[index]
+            content: Any = [list(map(write_message, row.messages)), stamp(row)]
+            labelled += bool(split_label(row.messages)[1])
+            tally.add(row)
+        except DataError:
+            content = str(rows.locate(index))
+        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+        seen[digest] += 1
+        keys.append(f"{digest}-{seen[digest]}")
+    tally.warn_unread()
+    return keys, labelled
+
+
+def stamp(row: Row) -> int:
+    """A number that changes when a file of a row's media does; 0 when one is gone."""
+    try:
+        return stamp_media(row.messages)
+    except OSError:
+        return 0
+
+
+def describe_run(model: VLModel, config: InferConfig) -> dict[str, Any]:
+    """What answers depend on besides the rows, in plain values: the weights, how they are loaded, how answers are made.
+
+    Weights are known by the names, sizes and times of their files. How many rows are answered at once is left out.
+    """
+    checkpoint = model.checkpoint
+    given = [Path(name) for name in (config.ckpt_dir, config.model) if name]
+    folders = [*(folder.path for folder in checkpoint.weight_folders), *given]
+    files = {file.resolve() for folder in folders for file in folder.glob("*") if file.suffix in WEIGHTS}
+    facts = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    settings = {
+        "model": checkpoint.name,
+        "weights": hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24],
+        "dtype": str(model.module.dtype).removeprefix("torch."),
+        "quantization_bit": config.quantization_bit,
+        "system": config.system,
+        "options": dict(model.frontend.resolve_options().family),
+        **asdict(pick(GenerateConfig, config)),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def make_batches(model: VLModel, rows: Rows, config: InferConfig) -> list[list[int]]:
+    """All rows in batches of about the same length, the longest first; one at a time they keep their order.
+
+    The batches are the same whatever is left to do and however many processes there are.
+    """
+    from vlcore.forecast import forecast_rows
+
+    size, order = config.infer_batch_size, list(range(len(rows)))
+    if size > 1:
+        lengths = forecast_rows(model.frontend, rows, train=False).lengths
+        order.sort(key=lambda index: -lengths[index])
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def answer_share(
+    model: VLModel, rows: Rows, plan: Plan, config: InferConfig, place: Place
+) -> Iterator[list[Line]]:
+    """The result lines of this process's batches, one after the other."""
     from tqdm import tqdm
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts, scored = Facts(grounding=model.checkpoint.family.grounding), list[RowScores]()
-    part = path.with_name(path.name + ".part")
-    size = config.infer_batch_size
-    with part.open("w", encoding="utf8") as file, tqdm(total=len(rows), unit="row", desc="answers") as bar:
-        for at in range(0, len(rows), size):
-            chunk = rows[at : at + size]
-            for line in answer_chunk(model, chunk, pick(GenerateConfig, config)):
-                scored.append(measure_row(metrics, line.get("response"), line["label"], facts))
-                shown = {**line, "scores": scored[-1].values} if metrics else line
-                file.write(json.dumps(shown, ensure_ascii=False) + "\n")
-            file.flush()
-            bar.update(len(chunk))
-    part.replace(path)
-    figures = summarise(metrics, scored)
-    if metrics:
-        save_figures(figures, name_figures(path))
-    return figures
+    mine = plan.batches[place.rank :: place.world]
+    settings = pick(GenerateConfig, config)
+    with tqdm(total=sum(map(len, mine)), unit="row", desc="answers") as bar:
+        for batch in mine:
+            yield list(answer_batch(model, rows, {index: plan.keys[index] for index in batch}, settings))
+            bar.update(len(batch))
 
 
-def save_figures(figures: Figures, path: Path) -> None:
-    """Writes figures as JSON beside a path, renamed into place."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(write_figures(figures), indent=2) + "\n", "utf8")
-    part.replace(path)
+def answer_batch(model: VLModel, rows: Rows, keys: Mapping[int, str], settings: GenerateConfig) -> Iterator[Line]:
+    """The result lines of a few rows, given by their numbers with their keys."""
+    readable: dict[int, Row] = {}
+    for index, key in keys.items():
+        try:
+            readable[index] = rows[index]
+        except DataError as error:
+            position = rows.locate(index)
+            facts: Line = {"label": None, "messages": [], "source": str(position.source), "line": position.line}
+            yield {"error": str(error), **facts, "key": key}
+    for index, line in zip(readable, answer_chunk(model, list(readable.values()), settings), strict=True):
+        yield {**line, "key": keys[index]}
 
 
-def answer_chunk(model: VLModel, rows: Sequence[Row], settings: GenerateConfig) -> Iterator[dict[str, Any]]:
+def answer_chunk(model: VLModel, rows: Sequence[Row], settings: GenerateConfig) -> Iterator[Line]:
     """The result lines of a few rows, answered as one batch; one by one when a row of them fails."""
+    if not rows:
+        return
     questions = [split_label(row.messages) for row in rows]
     try:
         replies: Sequence[Reply | VlcoreError] = model.answer([asked for asked, _ in questions], settings)
@@ -129,6 +312,33 @@ def answer_chunk(model: VLModel, rows: Sequence[Row], settings: GenerateConfig) 
         result = {"error": str(reply)} if isinstance(reply, VlcoreError) else {"response": reply.text.strip()}
         messages = [write_message(message) for message in asked]
         yield {**result, "label": label, "messages": messages, "source": str(row.source), "line": row.line}
+
+
+def finish(model: VLModel, rows: Rows, plan: Plan, path: Path, metrics: Sequence[Metric]) -> Figures:
+    """Writes the lines of all processes in the order of the rows, and with metrics the figures beside them."""
+    facts, scored = Facts(grounding=model.checkpoint.family.grounding), list[RowScores]()
+    kept = read_kept(path, held=name_part(path))
+
+    def score() -> Iterator[Line]:
+        for index, key in enumerate(plan.keys):
+            position = rows.locate(index)  # a row may have moved since it was answered
+            line = kept[key].read() | {"source": str(position.source), "line": position.line}
+            line.pop("scores", None)
+            scored.append(measure_row(metrics, line.get("response"), line["label"], facts))
+            yield {**line, "scores": scored[-1].values} if metrics else line
+
+    write_answers(path, score())
+    figures = summarise(metrics, scored)
+    if metrics:
+        save_figures(figures, name_figures(path))
+    return figures
+
+
+def save_figures(figures: Figures, path: Path) -> None:
+    """Writes figures as JSON beside a path, renamed into place."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(write_figures(figures), indent=2) + "\n", "utf8")
+    part.replace(path)
 
 
 def split_label(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:

@@ -72,7 +72,7 @@ def forecast_rows(
         frontend: plans the rows.
         rows: the rows.
         loss_on: what counts in the loss.
-        train: whether rows are planned with their closing answer, and must have one.
+        train: whether rows are planned with their closing answer, and must have one; else without.
         processes: how many work on it; None for as many as there are cores when that is worth it. The result is
             the same.
     """
@@ -176,8 +176,10 @@ def count_row(frontend: Frontend, row: Row, loss_on: LossOn, train: bool) -> tup
     Raises:
         DataError: naming file and line, when it cannot be planned or has nothing to train.
     """
+    # A question is asked without the answer that the row may end with.
+    asked = row.messages[:-1] if not train and row.messages[-1].role == "assistant" else row.messages
     try:
-        layout = frontend.plan(row.messages, train=train, loss_on=loss_on)
+        layout = frontend.plan(asked, train=train, loss_on=loss_on)
     except VlcoreError as error:
         raise name_row(row, error) from error
     trained = check_trained(row, layout.labels) if train else 0

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from vlcore.config import LoadConfig, LoraConfig
 from vlcore.errors import CheckpointError, UsageError
-from vlcore.lora import add_adapters
 from vlcore.export.merging import check_apart, merge, restore_dtypes
+from vlcore.lora import add_adapters
 from vlcore.plugins import get_registry
 from vlcore.resolve import open_checkpoint
 from vlcore.weights import save_release

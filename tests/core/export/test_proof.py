@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from vlcore.checkpoint import VALIDATION_FILE
-from vlcore.messages import Image, make_message, user, write_message
 from vlcore.export.proof import ROWS, TOLERANCES, Trace, compare_traces, describe_proof, find_questions
+from vlcore.messages import Image, make_message, user, write_message
 
 #: Logits of a prompt's end and of three tokens of an answer, the largest 8.
 LOGITS = torch.eye(4, 6) * 8

@@ -1,0 +1,1 @@
+"""Calls of older tools, on the public API."""
