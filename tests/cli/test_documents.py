@@ -151,7 +151,7 @@ def test_the_documents_steps_from_training_to_the_merged_model_run_one_after_the
     run(f"swift sft --model_type {model_type} {local}", RELEASE=release)
     (folder,) = Path("output").glob("*/v0-*/checkpoint-*")
     assert folder.parts[1] == model_type.split()[0]
-    run("swift export --ckpt_dir DIR --merge_lora true --verify false", DIR=folder)
+    run("swift export --ckpt_dir DIR --merge_lora true", DIR=folder)
     for trained in (folder, folder.with_name(folder.name + "-merged")):
         run(f"swift infer --ckpt_dir DIR {answer} --max_new_tokens 2", DIR=trained)
         assert len(list((trained / "infer_result").glob("*.jsonl"))) == 1

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image as PilImage
 from vlcore.checkpoint import VALIDATION_FILE
-from vlcore.export.proof import ROWS, TOLERANCES, Trace, compare_traces, describe_proof, find_questions
+from vlcore.export.proof import ROWS, TOLERANCES, Trace, compare_traces, describe_proof, extend, find_questions
 from vlcore.messages import Image, make_message, user, write_message
+from vlcore.model import build_frontend
+from vlcore.resolve import open_checkpoint
 
 #: Logits of a prompt's end and of three tokens of an answer, the largest 8.
 LOGITS = torch.eye(4, 6) * 8
@@ -70,3 +73,15 @@ def test_the_figures_are_told_in_one_line() -> None:
         "1 of 1 answers equal, logits differ by 0.08 at most and 0.08 on average (the adapter moves them by 0.5), "
         "1.00% of the largest (5.00% allowed for bfloat16), computed in float32 on rows"
     )
+
+
+def test_an_answer_that_says_the_image_token_is_computed_without_a_picture_for_it(tmp_path: Path) -> None:
+    from vlcore_internvl import tiny
+
+    tiny.write_tiny(tmp_path)
+    frontend = build_frontend(open_checkpoint(tmp_path))
+    asked = frontend.encode([user("What is it?", [PilImage.new("RGB", (50, 40))])])
+    place = frontend.media.image_token_id
+    longer = extend(frontend, asked, [5, place, 7])
+    assert longer.ids[-3:] == (5, frontend.tokenizer.pad_id, 7)
+    assert longer.ids.count(place) == asked.ids.count(place)

@@ -21,7 +21,7 @@ from vlcore.config import GenerateConfig, LoadConfig, read_config, write_config
 from vlcore.errors import CheckpointError, VlcoreError
 from vlcore.generate import run_batch
 from vlcore.messages import Message, read_message, user, write_message
-from vlcore.model import VLModel, build_frontend, open_model
+from vlcore.model import Frontend, VLModel, build_frontend, open_model
 
 if TYPE_CHECKING:
     import torch
@@ -93,16 +93,20 @@ def trace_rows(model: VLModel, rows: Sequence[Sequence[Message]], given: Sequenc
         example = model.encode(messages)
         ids = run_batch(model, [example], settings)[0]
         along = tuple(given[number]) if given else ids
-        logits, _ = model.compute_logits(extend(example, along))
+        logits, _ = model.compute_logits(extend(model.frontend, example, along))
         text = model.frontend.tokenizer.decode(ids)
         traces.append(Trace(tuple(ids), text, logits[-len(along) - CONTEXT:].float().cpu()))
     return traces
 
 
-def extend(example: Example, ids: Sequence[int]) -> Example:
-    """An example with an answer behind it that is not trained on."""
-    layout = example.layout
-    longer = replace(layout, ids=(*layout.ids, *ids), labels=(*layout.labels, *[-100] * len(ids)))
+def extend(frontend: Frontend, example: Example, ids: Sequence[int]) -> Example:
+    """An example with an answer behind it that is not trained on.
+
+    A model may say the token of image positions, which no picture is there for; padding takes its place.
+    """
+    layout, place = example.layout, frontend.media.image_token_id
+    said = [frontend.tokenizer.pad_id if token == place else token for token in ids]
+    longer = replace(layout, ids=(*layout.ids, *said), labels=(*layout.labels, *[-100] * len(said)))
     return replace(example, layout=longer)
 
 
@@ -231,7 +235,7 @@ def measure_adapter(model: VLModel, rows: Sequence[Sequence[Message]], traces: S
     """By how much an adapter moves the logits, on average: what merging must not lose."""
     module: Any = model.module
     with module.disable_adapter():
-        plain = [model.compute_logits(extend(model.encode(row), trace.ids))[0]
+        plain = [model.compute_logits(extend(model.frontend, model.encode(row), trace.ids))[0]
                  for row, trace in zip(rows, traces, strict=True)]
     moved = [(trace.logits - logits[-len(trace.logits):].float().cpu()).abs().mean()
              for trace, logits in zip(traces, plain, strict=True)]
