@@ -35,7 +35,8 @@ def test_no_rows_give_no_results() -> None:
     assert list(spread(double, [], "test")) == []
 
 
-def test_random_numbers_of_a_training_are_left_alone() -> None:
+def test_random_numbers_of_a_training_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     state = torch.get_rng_state()
     list(spread(double, range(10), "test", 2))
     assert torch.equal(torch.get_rng_state(), state)

@@ -20,6 +20,10 @@ from vlcore.resolve import open_checkpoint
 
 pytest.importorskip("nicegui")
 PASSWORD = "someone:a password"
+#: Warnings are errors, but for what NiceGUI touches when it looks for its server among all objects.
+WARNINGS = "error,ignore:`torch.distributed.reduce_op` is deprecated:FutureWarning"
+#: Beginnings of what torchrun, accelerate and DeepSpeed set.
+DISTRIBUTED = ("RANK", "WORLD_", "LOCAL_", "MASTER_", "GROUP_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_", "DS_")
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +58,18 @@ def start(release: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory
         command = [sys.executable, str(Path(__file__).with_name("scripted.py")), "web", "--model", str(release),
                    "--adapter", f"tuned={adapter}", "--port", "0", "--max_image_bytes", "200000",
                    "--max_pixels", "1000000", *options]
+        # Other tests of this process may have joined the processes of a training.
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(DISTRIBUTED)}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path_factory.mktemp("run"),
-                                   env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", **settings})
+                                   env=plain | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": WARNINGS, **settings})
         started.append(process)
         assert process.stdout is not None
-        found = re.search(r"talk with tiny-vl, tuned at (http://\S+)", process.stdout.readline())
-        assert found, "the page has not started"
-        return found.group(1)
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"talk with tiny-vl, tuned at (http://\S+)", line):
+                return found.group(1)
+        raise AssertionError(f"the page has not started: {said}")
 
     yield run
     for process in started:

@@ -72,7 +72,10 @@ class Stopper(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Lets all processes agree, since a signal reaches them in different steps."""
-        self.request.number = self.place.largest(self.request.number)
-        if self.request.number and state.global_step < state.max_steps:
+        agreed = self.place.largest(self.request.number)
+        if not agreed:  # a signal that came meanwhile is for the next step
+            return
+        self.request.number = agreed
+        if state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
