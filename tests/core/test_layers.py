@@ -13,7 +13,7 @@ import vlcore
 
 #: Each module of the core in its layer; a package stands for everything below it.
 LAYERS = [
-    {"errors", "messages", "family", "config", "hookspecs"},
+    {"errors", "messages", "family", "config", "hookspecs", "table"},
     {"plugins", "native", "resolve", "hub", "template", "tokenizer", "detokenizer", "terminal", "transcript", "dataset",
      "boxes", "fonts", "metrics"},
     {"loops", "media", "resample", "video"},

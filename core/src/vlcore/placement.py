@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcore.errors import UsageError, suggest_near
+from vlcore.table import align
 
 if TYPE_CHECKING:
     import torch
@@ -64,8 +65,7 @@ class Placement:
         for share in self.shares:
             sizes = (write_size(size) for size in (share.weights, share.reserved, share.limit))
             rows.append((str(share.device), *sizes, shorten(share.modules)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return align(rows, len(rows[0]))
 
 
 def place_model(skeleton: PreTrainedModel, parts: Parts, config: LoadConfig, dtype: torch.dtype) -> Placement:

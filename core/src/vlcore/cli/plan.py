@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from vlcore.cli.options import ConfigCommand, config_options
 from vlcore.config import SftConfig
+from vlcore.table import align
 
 if TYPE_CHECKING:
     from vlcore.plan import Plan
@@ -46,7 +47,7 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     share = [f"{100 * part.trained / part.parameters if part.parameters else 0:.2f} %" for part in plan.parts]
     yield from align([("part", "parameters", "trained", ""), *(
         (part.name, f"{part.parameters:,}", f"{part.trained:,}", each)
-        for part, each in zip(plan.parts, share, strict=True))])
+        for part, each in zip(plan.parts, share, strict=True))], 1)
     median, long, most = plan.lengths
     yield ""
     yield f"rows: {plan.rows:,}, of {median:,} tokens (median), {long:,} (99 of 100 are no longer), {most:,} (longest)"
@@ -61,7 +62,7 @@ def describe_plan(plan: Plan) -> Iterator[str]:
         ("activations, median row", write_size(memory.median)),
         ("activations, long row", write_size(memory.long)),
         ("all, with long rows and CUDA itself", write_size(memory.total)),
-    ])
+    ], 1)
     if plan.placement:
         yield ""
         yield from plan.placement.describe()
@@ -74,10 +75,3 @@ def describe_plan(plan: Plan) -> Iterator[str]:
         yield f"does not fit: a GPU has {write_size(plan.limit)}"
     if not plan.fits or not plan.limit:
         yield from (f"  {text}: {write_size(size)}" for text, size in plan.advice)
-
-
-def align(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Rows as lines, names on the left and figures on the right of their columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *cells in rows:
-        yield "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip()

@@ -16,6 +16,7 @@ from vlcore.errors import UsageError
 from vlcore.footprint import PEFT_PREFIX, PartSize, count_parts
 from vlcore.lora import add_adapters, keep_exact
 from vlcore.resolve import Checkpoint, open_checkpoint
+from vlcore.table import align
 from vlcore.train.pissa import read_factors, read_plain
 from vlcore.weights import choose_dtype, keep_unpacked
 
@@ -76,8 +77,7 @@ def describe_parts(model: PreTrainedModel, parts: Parts) -> list[str]:
     rows = [(size.name, f"{size.parameters:,}", f"{size.trained:,}",
              f"{100 * size.trained / size.parameters if size.parameters else 0:.2f} %") for size in (*sizes, total)]
     table = [("part", "parameters", "trained", ""), *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+    return align(table, 0)
 
 
 def load_adapted(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None) -> Learner:
