@@ -148,6 +148,7 @@ def run_batch(
     import torch
 
     from vlcore.cache import start_cache
+    from vlcore.decoding import decode, decodes_alone
 
     tokenizer, stop = model.frontend.tokenizer, model.frontend.template.stop
     batch = model.place(collate(examples, tokenizer.pad_id, side="left"))
@@ -156,6 +157,7 @@ def run_batch(
     criterion = StopCriterion(tokenizer, stop, start, watch)
     chosen = native_settings(model, settings)
     module: Any = model.module
+    own = keeps_prefix(settings) and decodes_alone(module)
     if settings.compile:
         # One size serves many prompts, without another compilation.
         chosen.max_cache_len = -(-(start + chosen.max_new_tokens) // CACHE_STEP) * CACHE_STEP
@@ -166,6 +168,7 @@ def run_batch(
         output = module.generate(
             **batch, past_key_values=cache, generation_config=chosen, stopping_criteria=[criterion],
             logits_processor=take_penalty(chosen, start) if model.checkpoint.family.penalised == "answer" else [],
+            custom_generate=decode if own else None,
         )
     return [criterion.cut(row, output[row, start:].tolist()) for row in range(len(examples))]
 
