@@ -26,10 +26,11 @@ KILLS = 20
 #: Answers a data set in a forked child that is killed after a random time, again and again, and once to the end; every
 #: other time not before it has written something. The fork spares what importing and loading would take.
 KILLER = """
-import json, os, random, signal, sys, time
+import json, os, random, signal, sys, threading, time
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
+from tqdm import tqdm
 from vlcore.config import InferConfig, read_config
 from vlcore.evaluate import answer_rows, choose_result_path, find_rows
 from vlcore.model import load_model
@@ -48,6 +49,7 @@ landed, begun, sizes = 0, 0, set()
 for number in range(kills + 1):
     child = os.fork()
     if not child:
+        tqdm.set_lock(threading.RLock())  # a bar's own lock is shared by forks, and stays held by one that is killed
         sys.stdout = sys.stderr = open(os.devnull, "w")
         os.dup2(sys.stdout.fileno(), 1); os.dup2(sys.stdout.fileno(), 2)
         code = 1

@@ -2,58 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlcore.answers import (
-    Kept,
-    Line,
-    append,
-    check_settings,
-    list_parts,
-    name_part,
-    open_part,
-    read_kept,
-    write_answers,
-    write_settings,
-)
+from vlcore.answers import Line, append, list_parts, name_part, open_part, read_kept, write_answers
 from vlcore.config import DataConfig, GenerateConfig, InferConfig, pick
-from vlcore.dataset import Row, Rows, Tally, make_read_options, open_rows
+from vlcore.dataset import Row, Rows, make_read_options, open_rows
 from vlcore.errors import DataError, UsageError, VlcoreError
-from vlcore.ledger import stamp_media
-from vlcore.messages import Message, write_message
-from vlcore.metrics import Facts, Figures, Metric, RowScores, check_facts, measure_row, summarise, write_figures
+from vlcore.messages import write_message
+from vlcore.metrics import Facts, Figures, Metric, RowScores, measure_row, summarise, write_figures
 from vlcore.train.ranks import Place
+from vlcore.worklist import Worklist, list_work, split_label
 
 if TYPE_CHECKING:
     from vlcore.generate import Reply
     from vlcore.model import VLModel
-
-#: Endings of files that hold weights.
-WEIGHTS = (".safetensors", ".bin")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done, the same in all processes.
-
-    Attributes:
-        keys: of every row; rows that are alike are told apart by a number.
-        batches: the rows that have no answer yet, by their numbers, as they are answered together.
-        warnings: what is worth a word.
-    """
-
-    keys: Sequence[str]
-    batches: Sequence[Sequence[int]]
-    warnings: Sequence[str] = ()
 
 
 def find_rows(model: VLModel, config: InferConfig) -> Rows:
@@ -152,132 +120,27 @@ def answer_rows(
     place = place or Place()
     with ExitStack() as stack:
         part = stack.enter_context(open_part(path)) if place.is_first else None
-        plan = place.share(lambda: plan_answers(model, rows, path, config, metrics), slow=True)
+        work = place.share(lambda: list_work(model, rows, path, config, metrics), slow=True)
         part = part or stack.enter_context(open_part(path, place.rank))
-        for text in plan.warnings if place.is_first else ():
+        for text in work.warnings if place.is_first else ():
             warnings.warn(text, stacklevel=2)
-        for lines in answer_share(model, rows, plan, config, place):
+        for lines in answer_share(model, rows, work, config, place):
             append(part, lines)
         place.wait(slow=True)
-        return place.share(lambda: finish(model, rows, plan, path, metrics), slow=True)
-
-
-def plan_answers(model: VLModel, rows: Rows, path: Path, config: InferConfig, metrics: Sequence[Metric]) -> Plan:
-    """What is left to do; notes beside the answers how they are made. Errors as of `answer_rows`."""
-    check_facts(metrics, Facts(grounding=model.checkpoint.family.grounding))
-    keys, labelled = make_keys(rows)
-    if metrics and not labelled:
-        names = ", ".join(metric.name for metric in metrics)
-        raise UsageError(f"metric {names}", "no row has a label", "give rows that end with an answer, or leave it out")
-    settings = describe_run(model, config)
-    data = {"rows": len(keys), "digest": hashlib.sha256("\n".join(keys).encode()).hexdigest()}
-    kept: dict[str, Kept] = {}
-    said: list[str] = []
-    if config.resume and (path.exists() or any(file.stat().st_size for file in list_parts(path))):
-        before = check_settings(path, settings).get("data")
-        kept = read_kept(path, name_part(path))
-        if before != data:
-            said.append(explain_change(keys, kept))
-    else:
-        for file in list_parts(path):
-            if file != name_part(path):
-                file.unlink()
-        os.truncate(name_part(path), 0)
-    write_settings(path, {**settings, "data": data})
-    batches = ([at for at in batch if not is_answered(keys[at], kept)] for batch in make_batches(model, rows, config))
-    return Plan(keys, [batch for batch in batches if batch], said)
-
-
-def is_answered(key: str, kept: Mapping[str, Kept]) -> bool:
-    """Whether a row has an answer; an error is none."""
-    return key in kept and kept[key].answered
-
-
-def explain_change(keys: Sequence[str], kept: Mapping[str, Kept]) -> str:
-    """A sentence about answers that were begun with other rows."""
-    gone, found = len(kept.keys() - set(keys)), sum(is_answered(key, kept) for key in keys)
-    return (f"the data set has changed since its answers were begun: {found} of {len(keys)} rows have an answer; "
-            f"{gone} earlier lines are of rows that are no longer there, and are left out")
-
-
-def make_keys(rows: Rows) -> tuple[list[str], int]:
-    """A key for each row, and how many rows have a label.
-
-    It is a digest of the conversation and of the names, sizes and times of its media, with a number behind it for
-    rows that are alike; of a row that cannot be read, of its place.
-    """
-    seen, keys, labelled, tally = Counter[str](), list[str](), 0, Tally()
-    for index in range(len(rows)):
-        try:
-            row = rows[index]
-            content: Any = [list(map(write_message, row.messages)), stamp(row)]
-            labelled += bool(split_label(row.messages)[1])
-            tally.add(row)
-        except DataError:
-            content = str(rows.locate(index))
-        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
-        seen[digest] += 1
-        keys.append(f"{digest}-{seen[digest]}")
-    tally.warn_unread()
-    return keys, labelled
-
-
-def stamp(row: Row) -> int:
-    """A number that changes when a file of a row's media does; 0 when one is gone."""
-    try:
-        return stamp_media(row.messages)
-    except OSError:
-        return 0
-
-
-def describe_run(model: VLModel, config: InferConfig) -> dict[str, Any]:
-    """What answers depend on besides the rows, in plain values: the weights, how they are loaded, how answers are made.
-
-    Weights are known by the names, sizes and times of their files. How many rows are answered at once is left out.
-    """
-    checkpoint = model.checkpoint
-    given = [Path(name) for name in (config.ckpt_dir, config.model) if name]
-    folders = [*(folder.path for folder in checkpoint.weight_folders), *given]
-    files = {file.resolve() for folder in folders for file in folder.glob("*") if file.suffix in WEIGHTS}
-    facts = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    settings = {
-        "model": checkpoint.name,
-        "weights": hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24],
-        "dtype": str(model.module.dtype).removeprefix("torch."),
-        "quantization_bit": config.quantization_bit,
-        "system": config.system,
-        "options": dict(model.frontend.resolve_options().family),
-        **asdict(pick(GenerateConfig, config)),
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(settings))
-    return plain
-
-
-def make_batches(model: VLModel, rows: Rows, config: InferConfig) -> list[list[int]]:
-    """All rows in batches of about the same length, the longest first; one at a time they keep their order.
-
-    The batches are the same whatever is left to do and however many processes there are.
-    """
-    from vlcore.forecast import forecast_rows
-
-    size, order = config.infer_batch_size, list(range(len(rows)))
-    if size > 1:
-        lengths = forecast_rows(model.frontend, rows, train=False).lengths
-        order.sort(key=lambda index: -lengths[index])
-    return [order[at : at + size] for at in range(0, len(order), size)]
+        return place.share(lambda: finish(model, rows, work, path, metrics), slow=True)
 
 
 def answer_share(
-    model: VLModel, rows: Rows, plan: Plan, config: InferConfig, place: Place
+    model: VLModel, rows: Rows, work: Worklist, config: InferConfig, place: Place
 ) -> Iterator[list[Line]]:
     """The result lines of this process's batches, one after the other."""
     from tqdm import tqdm
 
-    mine = plan.batches[place.rank :: place.world]
+    mine = work.batches[place.rank :: place.world]
     settings = pick(GenerateConfig, config)
     with tqdm(total=sum(map(len, mine)), unit="row", desc="answers") as bar:
         for batch in mine:
-            yield list(answer_batch(model, rows, {index: plan.keys[index] for index in batch}, settings))
+            yield list(answer_batch(model, rows, {index: work.keys[index] for index in batch}, settings))
             bar.update(len(batch))
 
 
@@ -314,13 +177,13 @@ def answer_chunk(model: VLModel, rows: Sequence[Row], settings: GenerateConfig) 
         yield {**result, "label": label, "messages": messages, "source": str(row.source), "line": row.line}
 
 
-def finish(model: VLModel, rows: Rows, plan: Plan, path: Path, metrics: Sequence[Metric]) -> Figures:
+def finish(model: VLModel, rows: Rows, work: Worklist, path: Path, metrics: Sequence[Metric]) -> Figures:
     """Writes the lines of all processes in the order of the rows, and with metrics the figures beside them."""
     facts, scored = Facts(grounding=model.checkpoint.family.grounding), list[RowScores]()
     kept = read_kept(path, held=name_part(path))
 
     def score() -> Iterator[Line]:
-        for index, key in enumerate(plan.keys):
+        for index, key in enumerate(work.keys):
             position = rows.locate(index)  # a row may have moved since it was answered
             line = kept[key].read() | {"source": str(position.source), "line": position.line}
             line.pop("scores", None)
@@ -339,10 +202,3 @@ def save_figures(figures: Figures, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(write_figures(figures), indent=2) + "\n", "utf8")
     part.replace(path)
-
-
-def split_label(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:
-    """The turns up to the last question, and the answer behind it when the row has one."""
-    if messages[-1].role == "assistant":
-        return tuple(messages[:-1]), messages[-1].text
-    return tuple(messages), None

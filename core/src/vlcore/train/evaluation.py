@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vlcore.budget import Reduction, fit, reduce
 from vlcore.config import GenerateConfig, SftConfig
 from vlcore.errors import DataError, VlcoreError
-from vlcore.evaluate import name_figures, save_figures, split_label
+from vlcore.evaluate import name_figures, save_figures
 from vlcore.forecast import check_answered
 from vlcore.generate import make_reply, run_batch
 from vlcore.messages import Message, user, write_message
@@ -30,6 +30,7 @@ from vlcore.train.divide import is_divided
 from vlcore.train.ranks import Place
 from vlcore.train.sheet import Entry, show_media, write_sheet
 from vlcore.train.stock import write_fault
+from vlcore.worklist import split_label
 
 if TYPE_CHECKING:
     import torch
