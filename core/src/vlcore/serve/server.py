@@ -19,6 +19,7 @@ from vlcore.errors import UsageError, VlcoreError, first_line
 from vlcore.fetch import FetchLimits
 from vlcore.serve.app import State, make_app
 from vlcore.serve.desk import Desk
+from vlcore.serve.door import Door
 from vlcore.serve.engine import Engine, make_switch
 from vlcore.serve.listen import bind, write_address
 from vlcore.serve.metrics import Meter
@@ -116,7 +117,7 @@ class Server(uvicorn.Server):
             make_app(state), http="h11", ws="none", lifespan="off", access_log=False, log_level="warning",
             h11_max_incomplete_event_size=HEADER_BYTES, timeout_graceful_shutdown=LAST_SECONDS, server_header=False,
         ))
-        self.state, self.grace, self.ready = state, grace, ready
+        self.state, self.grace, self.ready, self.door = state, grace, ready, Door()
         self.deadline = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -134,6 +135,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """As uvicorn, each tenth of a second; ends after the last answer, when time is up, or when the engine fails."""
+        self.door.sweep(list(self.server_state.connections), time.monotonic())
         failed = not self.state.desk.engine.alive
         if failed or (self.state.draining and (not self.state.requests or time.monotonic() >= self.deadline)):
             self.state.desk.engine.close()
