@@ -204,7 +204,7 @@ def count_flops(config: SftConfig, length: int) -> float:
     checkpoint = resolve_model(config)
     bare = checkpoint.call("load_model", config=LoadConfig(device_map="meta", dtype="bf16"))
     model = add_trained(checkpoint, bare, config)
-    parts, learns = checkpoint.family.parts, config.sft_type == "full"
+    parts, learns = checkpoint.parts, config.sft_type == "full"
     sizes = {part.name: part.parameters for part in count_parts(model, parts)}
     sizes["language"] -= model.get_input_embeddings().weight.numel()  # looked up, not multiplied
     tiles = 1 if config.dtype == "fp32" else 3

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import sysconfig
+import venv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -31,10 +36,11 @@ class Point:
     plugin: Any
     version: str = "1.2.3"
     value: str = "toy:plugin"
+    requires: tuple[str, ...] = ()
 
     @property
     def dist(self) -> SimpleNamespace:
-        return SimpleNamespace(name=f"vlcore-{self.name}", version=self.version)
+        return SimpleNamespace(name=f"vlcore-{self.name}", version=self.version, requires=self.requires)
 
     def load(self) -> Any:
         if isinstance(self.plugin, BaseException):
@@ -117,3 +123,43 @@ def qwen_tokenizer() -> Any:
     tokenizer.add_special_tokens({"additional_special_tokens": specials})
     tokenizer.add_tokens([AddedToken("<strips>", special=True, rstrip=True, normalized=False)])
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A folder, and a virtual environment over the one of the tests: what is installed there is nowhere else."""
+
+    folder: Path
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / ".venv" / "bin" / "python")
+
+    def run(self, *words: str) -> str:
+        """What a command prints: `pip install`, `vlcore` or `python`, without a network."""
+        program, *rest = words
+        command = {
+            "vlcore": [self.python, "-m", "vlcore.cli", *rest],
+            "python": [self.python, *rest],
+            "pip": [sys.executable, "-m", "pip", "--python", self.python, *rest,
+                    "--quiet", "--no-index", "--no-deps", "--no-build-isolation"],
+        }[program]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+
+@pytest.fixture
+def make_sandbox(tmp_path: Path) -> Callable[[], Sandbox]:
+    """Makes a virtual environment that has all that this one has, in an empty folder."""
+
+    def make() -> Sandbox:
+        sandbox = Sandbox(tmp_path)
+        venv.create(tmp_path / ".venv", with_pip=False, symlinks=True)
+        asked = [sandbox.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        inner = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        outer = sysconfig.get_path("purelib")
+        Path(inner, "outer.pth").write_text(f"import site; site.addsitedir({outer!r})\n", encoding="utf8")
+        return sandbox
+
+    return make

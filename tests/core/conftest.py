@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -38,3 +40,25 @@ def open_frontend(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], F
         return build_frontend(resolve_model(LoadConfig(model=str(write(family)), model_type=model)))
 
     return make
+
+
+@pytest.fixture
+def write_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts distributions beside the installed ones: metadata, an entry point and its module, as pip leaves them."""
+    site = tmp_path / "site"
+    monkeypatch.syspath_prepend(site)
+
+    def write(name: str, version: str = "1.2.3", *, requires: Sequence[str] = (), extras: Sequence[str] = (),
+              point: str = "", code: str = "") -> None:
+        module = name.replace("-", "_")
+        info = site / f"{module}-0.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        fields = [("Metadata-Version", "2.4"), ("Name", name), ("Version", version),
+                  *(("Requires-Dist", text) for text in requires), *(("Provides-Extra", extra) for extra in extras)]
+        (info / "METADATA").write_text("\n".join(f"{field}: {text}" for field, text in fields), "utf8")
+        (info / "entry_points.txt").write_text(f"[vlcore]\n{point} = {module}\n" if point else "", "utf8")
+        (site / f"{module}.py").write_text(code, "utf8")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        importlib.invalidate_caches()
+
+    return write

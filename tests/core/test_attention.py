@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import masking_utils
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from vlcore.attention import attend_rows, find_spans, make_mask
 
@@ -48,6 +49,18 @@ def test_only_batches_with_padding_get_a_mask() -> None:
     padded = make_mask(attention_mask=torch.tensor([[True, True, False]]), **shape)
     assert padded is not None
     assert padded[0, 0].tolist() == [[True, False, False], [True, True, False], [True, True, False]]
+
+
+def test_packs_get_the_mask_of_a_model_that_looks_both_ways_within_pictures() -> None:
+    row, picture = torch.tensor([[0, 0, 0, 1]]), torch.tensor([[-1, 0, 0, -1]])
+    packed = masking_utils.packed_sequence_compatibility_function(
+        masking_utils.causal_mask_function, torch.tensor([[0, 1, 2, 0]]), row)
+    shape: dict[str, Any] = {"batch_size": 1, "q_length": 4, "kv_length": 4, "allow_is_causal_skip": False}
+    assert make_mask(mask_function=packed, **shape) is None
+    both = masking_utils.or_masks(packed, masking_utils.blockwise_overlay(picture))
+    mask = make_mask(mask_function=both, **shape)
+    assert mask is not None
+    assert mask[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
 
 
 def test_borders_are_read_once_a_batch() -> None:

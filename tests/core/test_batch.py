@@ -11,6 +11,7 @@ from vlcore.batch import (
     collate,
     collate_packs,
     count_tokens,
+    cut_pixels,
     load_pixels,
     measure_lengths,
     plan_layout,
@@ -126,6 +127,68 @@ def test_slot_takes_the_tokens_of_its_plan_and_no_loss():
     assert layout.ids == (700,) * 7 and set(layout.labels) == {IGNORED}
     assert [plan.tiles for plan in layout.plans] == [(1,), (1, 1)]
     assert [place.sizes for place in layout.slots] == [((3, 1),), ((2, 1), (2, 1))]
+
+
+class Framed(Tiles):
+    """Pictures with marks around them and texts beside, and a number for each position."""
+
+    ragged = True
+
+    def plan(self, slots, options):
+        return tuple(Plan(3, (1,), ids=(701, 700, 702), around=("a", "b")) for _ in slots)
+
+    def load(self, images, plan):
+        return {"pixel_values": torch.ones(1, *images[0].size), "sizes": torch.tensor([images[0].size])}
+
+    def count(self, plans):
+        return {"count": torch.tensor([len(plans)])}
+
+    def trace(self, layout):
+        plain = torch.arange(len(layout))
+        return {"position_ids": torch.stack([plain, 2 * plain]), "kinds": torch.ones(len(layout), dtype=torch.long)}
+
+
+def test_plan_may_have_other_ids_and_texts_beside_them_that_merge_with_the_prompts():
+    layout = plan_layout([Segment("x"), slot(image()), Segment("y"), slot(image())], Letters(), Framed(), TRAIN)
+    assert layout.ids == (120, 97, 701, 700, 702, 98, 121, 97, 701, 700, 702, 98)
+    assert layout.spans == ((2, 5), (8, 11))
+    assert plan_layout([slot(image()), slot(image())], Letters(), Framed(), TRAIN).ids[4:6] == (98, 97)
+
+
+def test_place_of_a_text_is_told_to_tokenizers_that_ask():
+    class Placed(Letters):
+        def encode_behind(self, text, after_text):
+            return [5 if after_text else 4, *self.encode(text)]
+
+    segments = [Segment("x"), Segment("y", answer=True), slot(image()), Segment("z")]
+    assert plan_layout(segments, Placed(), Tiles(), TRAIN).ids == (120, 5, 121, 700, 700, 4, 122)
+
+
+def test_tracks_are_padded_and_packed_as_ids():
+    rows = [encode([Segment("x" * length)], Letters(), Framed(), TRAIN) for length in (3, 1)]
+    left, right = collate(rows, 0, "left"), collate(rows, 0)
+    assert left["position_ids"].tolist() == [[[0, 1, 2], [0, 0, 0]], [[0, 2, 4], [0, 0, 0]]]
+    assert left["kinds"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert right["kinds"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    packed = collate_packs([Pack(tuple(rows)), Pack((rows[0],))], 0)
+    assert packed["position_ids"][1].tolist() == [[0, 2, 4, 0], [0, 2, 4, 0]]
+    assert count_tokens(packed) == 6  # a row of one token looks like padding
+    mixed = collate([rows[0], example([7, 7])], 0)
+    assert mixed["position_ids"][:, 1].tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert mixed["kinds"][1].tolist() == [0, 0, 0]
+
+
+def test_pixels_of_several_shapes_are_filled_with_zeros_where_the_processor_says_so():
+    wide, high = slot(image(width=3)), slot(Image(PilImage.new("RGB", (1, 2))))
+    both = encode([wide, high], Letters(), Framed(), TRAIN)
+    assert both.pixels["pixel_values"].tolist() == [[[1, 0], [1, 0], [1, 0]], [[1, 1], [0, 0], [0, 0]]]
+    assert both.pixels["count"].tolist() == [2]
+    alone = [encode([segment], Letters(), Framed(), TRAIN) for segment in (wide, high)]
+    assert torch.equal(collate(alone, 0)["pixel_values"], both.pixels["pixel_values"])
+    assert collate(alone, 0)["count"].tolist() == [1, 1]
+    cut = cut_pixels(both, Framed(), 1)
+    assert cut["sizes"].tolist() == [[1, 2]] and cut["count"].tolist() == [1]
+    assert load_pixels(both.layout, Framed(), 1).pixels["sizes"].tolist() == [[1, 2]]
 
 
 def test_layout_needs_headers_only_and_pixels_the_whole_file(tmp_path):

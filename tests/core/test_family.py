@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 from vlcore.errors import UsageError
-from vlcore.family import FamilyOption, ModelRecord, Parts
+from vlcore.family import FamilyOption, ModelFamily, ModelRecord, Parts
 
 OPTIONS = (
     FamilyOption(name="max_num", kind=int, help="Tiles.", default=12),
@@ -50,3 +52,17 @@ def test_option_of_another_type_is_refused(given, make_family):
 def test_unknown_option_is_refused_with_the_near_name(make_family):
     with pytest.raises(UsageError, match=r"family toy has no such option; did you mean max_num\?"):
         make_family(options=OPTIONS).read_options({"max_nun": 1})
+
+
+def test_a_family_of_native_types_recognises_them_itself() -> None:
+    family = ModelFamily(name="toy", native=("llava", "llava_next"))
+    assert family.owns({"model_type": "llava_next"}, Path())
+    assert not family.owns({"model_type": "qwen2_vl"}, Path())
+    own = ModelFamily(name="toy", native=("llava",), recognise=lambda config, folder: "toy" in config)
+    assert own.owns({"toy": 1}, Path())
+    assert not own.owns({"model_type": "llava"}, Path())
+
+
+def test_a_family_that_recognises_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"family toy: nothing says .* give native"):
+        ModelFamily(name="toy")

@@ -13,15 +13,15 @@ import vlcore
 
 #: Each module of the core in its layer; a package stands for everything below it.
 LAYERS = [
-    {"errors", "messages", "family", "config", "hookspecs", "table"},
-    {"plugins", "native", "resolve", "hub", "template", "tokenizer", "detokenizer", "terminal", "transcript", "dataset",
-     "boxes", "fonts", "metrics"},
+    {"errors", "messages", "family", "config", "hookspecs", "recorder", "table"},
+    {"clashes", "installed", "plugins", "requirements", "resolve", "hub", "template", "tokenizer",
+     "detokenizer", "terminal", "transcript", "dataset", "boxes", "fonts", "metrics"},
     {"loops", "media", "resample", "video"},
-    {"attention", "batch", "cache", "carry", "layout", "footprint", "packing", "placement", "shards", "spread",
-     "weights", "lora"},
+    {"attention", "batch", "cache", "carry", "decoding", "layout", "footprint", "joining", "native", "packing",
+     "placement", "shards", "spread", "weights", "lora"},
     {"budget", "checkpoint", "forecast", "generate", "ledger", "model", "prefix", "talk"},
-    {"answers", "doctor", "evaluate", "export", "plan", "train"},
-    {"cli", "compat", "console", "contact", "demo", "fetch", "parity", "serve", "web"},
+    {"answers", "doctor", "evaluate", "export", "plan", "train", "worklist"},
+    {"cli", "compat", "console", "contact", "demo", "fetch", "parity", "testing", "scaffold", "serve", "web"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 ROOT = Path(vlcore.__file__).parent

@@ -28,9 +28,9 @@ def choose(make_family: Callable[..., ModelFamily]) -> Callable[..., tuple[str, 
     family, model = make_family(), Model()
 
     def call(hook: str, model: Any, choice: str) -> tuple[str, ...]:
-        return find_linear(family, model, choice)
+        return find_linear(checkpoint, model, choice)
 
-    checkpoint: Any = SimpleNamespace(family=family, call=call)
+    checkpoint: Any = SimpleNamespace(family=family, parts=family.parts, call=call)
     return lambda *wanted: choose_targets(checkpoint, model, wanted)  # type: ignore[arg-type]
 
 

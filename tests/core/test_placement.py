@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Llava
 from vlcore.config import LoadConfig
 from vlcore.errors import UsageError
 from vlcore.family import Parts
+from vlcore.media import Plan
 from vlcore.placement import (
+    count_positions,
     list_block_classes,
     measure_modules,
     measure_pictures,
@@ -118,3 +122,13 @@ def test_a_file_that_places_nothing_sound_is_refused(
     path.write_text(json.dumps(read))
     with pytest.raises(UsageError, match=said):
         read_device_map(str(path), skeleton)
+
+
+def test_towers_of_any_size_are_counted_by_what_becomes_of_their_patches() -> None:
+    plans = [Plan(tokens=6, tiles=(1,)), Plan(tokens=4, tiles=(1,))]
+    merging: Any = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2)))
+    assert count_positions(merging, plans) == 4 * 10
+    tiles: Any = SimpleNamespace(config=SimpleNamespace(
+        vision_config=SimpleNamespace(image_size=28, patch_size=14, hidden_size=8)))
+    assert count_positions(tiles, plans[1:]) == 2 * 2 + 1
+    assert count_positions(tiles, []) == 0

@@ -67,7 +67,7 @@ def test_parameters_are_those_of_the_loaded_model(given: dict[str, Any], make_co
 
     config = make_config(**given)
     checkpoint = resolve_model(config)
-    loaded = count_parts(load_learner(checkpoint, config, None).model, checkpoint.family.parts)
+    loaded = count_parts(load_learner(checkpoint, config, None).model, checkpoint.parts)
     assert make_plan(config).parts == loaded
 
 
@@ -97,7 +97,7 @@ def test_activations_are_near_to_what_autograd_keeps(sft_type: str, make_config:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         kept = model(**batch)
     assert kept.logits is not None
-    parts = checkpoint.family.parts
+    parts = checkpoint.parts
     language, vision = (find_stack(model, parts, part) for part in ("language", "vision"))
     patches = 5 * batch["pixel_values"].shape[0]  # tiles of 28 pixels in patches of 14, and one for the class
     counted = language.keep(len(example), 4, False) + (vision.keep(patches, 4, False) if vision.learns else 0)
@@ -179,7 +179,7 @@ def test_a_long_row_takes_more_than_a_short_one(release: Path) -> None:
     config = SftConfig(model=str(release), device_map="meta")
     checkpoint = resolve_model(config)
     model = checkpoint.call("load_model", config=config)
-    sizes = [measure_activations(model, checkpoint.family.parts, config, RowSize(n, n, n), 2) for n in (100, 200)]
+    sizes = [measure_activations(model, checkpoint.parts, config, RowSize(n, n, n), 2) for n in (100, 200)]
     assert sizes[1] == 2 * sizes[0]
 
 

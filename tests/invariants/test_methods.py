@@ -99,7 +99,7 @@ def test_rates_of_parts_go_to_their_parameters(make_config: Callable[..., SftCon
     still = make_config(sft_type="full", learning_rate=1e-3, vit_lr=0.0, aligner_lr=0.0, weight_decay=0.0)
     result = sft(still)
     trained, base = load_model(result.checkpoint), load_model(still.model)
-    part_of = base.checkpoint.family.parts.part_of
+    part_of = base.checkpoint.parts.part_of
     before = dict(base.module.named_parameters())
     moved = {part_of(name) for name, p in trained.module.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"language"}

@@ -33,7 +33,10 @@ DATA = Path(__file__).parents[1] / "parity" / "data"
 #: Recorded checkpoints of every family and every kind of language model; two have a short trained length.
 RECORDED = sorted(str(path.parent.relative_to(DATA)) for path in DATA.glob("*/*/checkpoint"))
 #: Kinds of model that are not recorded, written anew.
-WRITTEN = ["deepseek-1.3b", "internvl-qwen2", "internvl-qwen2-dynamic", "qwen-vl-stretched"]
+WRITTEN = [
+    "deepseek-1.3b", "internvl-qwen2", "internvl-qwen2-dynamic", "internvl-internlm3", "internvl-qwen3_moe",
+    "qwen-vl-stretched",
+]
 #: Families whose rows may have several pictures, and videos.
 SEVERAL = ("internvl", "qwen_vl", "deepseek_vl")
 
@@ -55,7 +58,7 @@ def find_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         elif name.startswith("qwen"):
             qwen.write_tiny(folder, seq_length=48)
         else:
-            internvl.write_tiny(folder, width=64)
+            internvl.write_tiny(folder, name.split("-")[1], width=64)
         if name.endswith("dynamic"):
             config = json.loads((folder / "config.json").read_text())
             config["llm_config"] |= {"max_position_embeddings": 100, "rope_scaling": {"type": "dynamic", "factor": 2.0}}
@@ -192,8 +195,15 @@ def test_every_model_passes_the_check_before_the_first_step_in_half_precision(
 ) -> None:
     frontend, model = load(find_folder(name))
     model.eval().to(torch.bfloat16)
+
+    def score(batch: Any) -> torch.Tensor:
+        placed = normalise(frontend.media, batch)
+        half = {name: t.bfloat16() if t.is_floating_point() else t for name, t in placed.items()}
+        scores: torch.Tensor = model(**half).logits
+        return scores
+
     with torch.no_grad():
-        check_apart(lambda batch: model(**batch).logits, frontend.tokenizer.encode(PROBE), flat=False)
+        check_apart(score, frontend.tokenizer.encode(PROBE), flat=False, frontend=frontend)
 
 
 def read_entries(folder: Path, name: str = "loss") -> list[float]:

@@ -35,10 +35,22 @@ def use_rows(model: PreTrainedModel) -> None:
 
 
 def make_mask(*, attention_mask: torch.Tensor | None = None, **shape: Any) -> torch.Tensor | None:
-    """The mask of a padded batch; none for packs, whose positions tell the rows."""
+    """The mask of a padded batch; none for packs, whose positions tell the rows.
+
+    Packs of a model that looks both ways within pictures get the mask that transformers makes of both.
+    """
     from transformers.masking_utils import sdpa_mask
 
-    return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **shape)
+    plain = attention_mask is None and not is_overlaid(**shape)
+    return None if plain else sdpa_mask(attention_mask=attention_mask, **shape)
+
+
+def is_overlaid(mask_function: Any = None, use_vmap: bool = False, **_: Any) -> bool:
+    """Whether a mask, as transformers' functions describe it to their interfaces, shows more than what is before."""
+    from transformers.masking_utils import causal_mask_function, or_masks
+
+    united = or_masks(causal_mask_function).__code__
+    return use_vmap or getattr(mask_function, "__code__", None) is united
 
 
 def attend_rows(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 #: Keys and values of each layer, (rows, heads, positions, head width).
 Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
@@ -66,7 +66,13 @@ def start_cache(config: Any, layers: Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 def kept_layers(cache: DynamicCache) -> Layers:
-    """The keys and values of a cache; nothing when a sliding window has lost its oldest ones."""
+    """The keys and values of a cache; nothing when a sliding window has lost its oldest ones, or a layer has others."""
     layers: Any = cache.layers
-    whole = all(layer.is_initialized and layer.keys.shape[-2] == layer.get_seq_length() for layer in layers)
+    whole = all(is_plain(layer) and layer.is_initialized and layer.keys.shape[-2] == layer.get_seq_length()
+                for layer in layers)
     return tuple((layer.keys, layer.values) for layer in layers) if whole else ()
+
+
+def is_plain(layer: Any) -> bool:
+    """Whether a layer of a cache keeps keys and values of positions and nothing else."""
+    return type(layer) in (RoomyLayer, DynamicLayer, DynamicSlidingWindowLayer)

@@ -78,6 +78,10 @@ class ExtraMissing(VlcoreError):
         super().__init__(what, why, f"run: pip install '{distribution}[{extra}]'")
 
 
+class VlcoreDeprecationWarning(DeprecationWarning):
+    """A part of the contract with plugins that a later version of it will not have."""
+
+
 def _remake(kind: type[VlcoreError], given: str, why: str, do: str) -> VlcoreError:
     error = kind.__new__(kind)
     VlcoreError.__init__(error, given, why, do)

@@ -159,6 +159,10 @@ class WeightFolder:
         return not any(re.search(pattern, name) for pattern in self.unread)
 
 
+def _no_reason(config: ConfigJson, folder: Path) -> str | None:
+    return None
+
+
 def _one_folder(config: ConfigJson, folder: Path) -> tuple[WeightFolder, ...]:
     return (WeightFolder(path=folder),)
 
@@ -170,10 +174,14 @@ class ModelFamily:
     Attributes:
         name: the family's name, one word.
         models: its released models.
-        recognise: tells from `config.json` and the folder whether a checkpoint is of this family.
+        native: transformers' own model types whose checkpoints are of this family as they are. Hooks that its
+            plugin does not fill then do everything; the first one is what its tiny checkpoint is made of.
+        recognise: tells from `config.json` and the folder whether a checkpoint is of this family; None for those
+            whose `model_type` is in `native`.
         reject: for look-alikes that share the configuration's `model_type`: the reason, or None.
-        parts: module prefixes of the native model.
-        attention: names of the language model's attention projections (the default LoRA targets).
+        parts: module prefixes of the native model; None for what `Checkpoint.parts` finds in it.
+        attention: last names of the language model's attention projections (the default LoRA targets); empty for
+            `q_proj`, `k_proj`, `v_proj`, `o_proj` and every linear layer right in a module called attention.
         options: settings only this family has.
         ask: when a talk asks for media.
         place: where media without tags in a data row belong.
@@ -189,10 +197,11 @@ class ModelFamily:
 
     name: str
     models: tuple[ModelRecord, ...] = ()
-    recognise: Callable[[ConfigJson, Path], bool]
-    reject: Callable[[ConfigJson, Path], str | None] = lambda config, folder: None
-    parts: Parts
-    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    native: tuple[str, ...] = ()
+    recognise: Callable[[ConfigJson, Path], bool] | None = None
+    reject: Callable[[ConfigJson, Path], str | None] = _no_reason
+    parts: Parts | None = None
+    attention: tuple[str, ...] = ()
     options: tuple[FamilyOption, ...] = ()
     ask: AskMedia = "tag"
     place: PlaceMedia = "last"
@@ -204,6 +213,17 @@ class ModelFamily:
     weight_folders: Callable[[ConfigJson, Path], tuple[WeightFolder, ...]] = _one_folder
     vision_key: str = ""
     grounding: Grounding | None = None
+
+    def __post_init__(self) -> None:
+        if self.recognise is None and not self.native:
+            raise UsageError(f"family {self.name}", "nothing says which checkpoints are of it",
+                             "give native, transformers' model types, or recognise")
+
+    def owns(self, config: ConfigJson, folder: Path) -> bool:
+        """Whether a checkpoint is of this family, told by its `config.json` and folder."""
+        if self.recognise is None:
+            return config.get("model_type") in self.native
+        return self.recognise(config, folder)
 
     def find_record(self, *names: str) -> ModelRecord | None:
         """The first model that one of the names means."""

@@ -110,8 +110,8 @@ def make_request(
     fetched = model.frontend.fetch(messages)
     layout = model.frontend.plan(fetched)
     start = prefix.start(layout) if prefix is not None and keeps_prefix(settings) else None
-    loaded = load_pixels(start.rest(layout) if start else layout, model.frontend.media)
-    return Request(fetched, replace(loaded, layout=layout), settings, prefix, start)
+    example = load_pixels(layout, model.frontend.media, start.known if start else 0)
+    return Request(fetched, example, settings, prefix, start)
 
 
 def keeps_prefix(settings: GenerateConfig) -> bool:
@@ -152,7 +152,9 @@ def run_batch(
 
     tokenizer, stop = model.frontend.tokenizer, model.frontend.template.stop
     batch = model.place(collate(examples, tokenizer.pad_id, side="left"))
-    batch = {name: tensor for name, tensor in batch.items() if name not in ("labels", "position_ids")}
+    # Positions of a single axis are counted by transformers itself.
+    left = {"labels", *(("position_ids",) if batch["position_ids"].ndim < 3 else ())}
+    batch = {name: tensor for name, tensor in batch.items() if name not in left}
     start = batch["input_ids"].shape[1]
     criterion = StopCriterion(tokenizer, stop, start, watch)
     chosen = native_settings(model, settings)

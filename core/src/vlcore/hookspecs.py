@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from vlcore.errors import VlcoreDeprecationWarning
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -24,9 +26,33 @@ if TYPE_CHECKING:
     from vlcore.template import Template
     from vlcore.tokenizer import Tokenizer
 
+#: Version of the hooks: the second number rises when hooks or arguments are added, the first when what plugins
+#: rely on changes or goes. A plugin states what it needs by the requirement on vlcore of its distribution.
+VERSION = "1.0"
+
 hookspec = pluggy.HookspecMarker("vlcore")
 #: Marks an implementation: `@vlcore.hookimpl`.
 hookimpl = pluggy.HookimplMarker("vlcore")
+
+
+def deprecate(what: str, since: str, gone: str, do: str) -> VlcoreDeprecationWarning:
+    """What the implementers of a hook or argument are told, for `warn_on_impl` and `warn_on_impl_args` of `hookspec`.
+
+    Args:
+        what: the hook or argument.
+        since: the version of the hooks that deprecates it.
+        gone: the version that will not have it, of a higher first number.
+        do: what to use instead.
+
+    Raises:
+        ValueError: when it would be gone before the first number rises.
+
+    >>> str(deprecate("argument config of load_model", "1.2", "2.0", "take settings"))
+    'argument config of load_model is deprecated since hooks 1.2 and gone in 2.0; take settings'
+    """
+    if int(gone.split(".")[0]) <= int(since.split(".")[0]):
+        raise ValueError(f"{what} cannot be gone in hooks {gone}: what {since} has stays until the first number rises")
+    return VlcoreDeprecationWarning(f"{what} is deprecated since hooks {since} and gone in {gone}; {do}")
 
 
 @hookspec
@@ -102,7 +128,8 @@ def build_template(checkpoint: Checkpoint) -> Template | None:
         checkpoint: the folder, its `config.json`, its family and record.
 
     Returns:
-        The template that turns messages into segments. Default: none; a family must bring one.
+        The template that turns messages into segments. Default: for families with `native`, the chat template of
+        transformers' processor; others must bring one.
 
     Example: `return ChatTemplate(roles=..., ends=..., stop=Stop(tokens=("<|im_end|>",)))`
     """
@@ -118,7 +145,8 @@ def preprocess_media(checkpoint: Checkpoint, tokenizer: Tokenizer) -> MediaProce
 
     Returns:
         The processor that plans media from their sizes and turns pixels into tensors; a family that takes videos
-        gives it `choose_frames` as well (`vlcore.media.VideoProcessor`). Default: none; a family must bring one.
+        gives it `choose_frames` as well (`vlcore.media.VideoProcessor`). Default: for families with `native`,
+        transformers' processor; others must bring one.
 
     Example: `return TileProcessor(tile=448, image_token_id=tokenizer.token_id("<IMG_CONTEXT>"))`
     """
@@ -135,7 +163,8 @@ def write_tiny(family: ModelFamily, folder: Path, texts: Sequence[str], seed: in
         seed: of the random weights.
 
     Returns:
-        True when a tiny random checkpoint in the release's own layout has been written. Default: none.
+        True when a tiny random checkpoint in the release's own layout has been written. Default: one of the first
+        model type in the family's `native`; none for a family without.
 
     Example: `write_tiny_release(folder, texts=texts, seed=seed); return True`
     """
@@ -151,7 +180,7 @@ def lora_targets(checkpoint: Checkpoint, model: PreTrainedModel, choice: str) ->
         choice: `DEFAULT` (attention of the language model) or `ALL` (every linear layer but the head).
 
     Returns:
-        Full names of the modules to adapt. Default: linear layers found by the family's `parts` and
+        Full names of the modules to adapt. Default: linear layers found by the checkpoint's `parts` and its family's
         `attention`.
 
     Example: `return [name for name, _ in model.named_modules() if name.endswith("c_attn")]`

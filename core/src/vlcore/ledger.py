@@ -127,14 +127,14 @@ def digest_frontend(frontend: Frontend) -> str:
     folder = checkpoint.folder
     files = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern)
                    if path.suffix in SETTINGS and path.is_file() and not path.name.endswith(".index.json"))
-    plugin = get_registry().owner_of(checkpoint.family)
+    plugin = next(plugin for plugin in get_registry().plugins if plugin.name == checkpoint.owner)
     return make_key(
         {path.relative_to(folder).as_posix(): digest_file(path) for path in files},
         json.loads(json.dumps(dict(checkpoint.config), default=str)),
         dict(frontend.resolve_options().family),
         checkpoint.name, checkpoint.family.name, plugin.distribution, plugin.version,
         repr(frontend.media),
-        version("vlcore"),
+        version("vlcore"), version("transformers") if checkpoint.family.native else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from vlcore.config import LoraConfig
-    from vlcore.family import ModelFamily
     from vlcore.resolve import Checkpoint
 
+_log = logging.getLogger(__name__)
 #: Choices that the hook `lora_targets` answers; everything else names modules.
 CHOICES = ("DEFAULT", "ALL")
 #: Choices of `--modules_to_save`; everything else names modules.
@@ -28,6 +29,8 @@ FIRST_WEIGHTS: Mapping[str, Any] = {
 }
 #: A name with one of these is a regular expression; dots stand in every full name.
 _PATTERN = re.compile(r"[\\*+?\[\]()|^$]")
+#: An attention projection: by its usual name, or right in a module called attention (`attention.query_key_value`).
+_ATTENTION = re.compile(r"(^|\.)[qkvo]_proj$|att(ention|n)[^.]*\.[^.]+$")
 
 
 @contextmanager
@@ -38,11 +41,11 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def find_linear(family: ModelFamily, model: PreTrainedModel, choice: str) -> tuple[str, ...]:
+def find_linear(checkpoint: Checkpoint, model: PreTrainedModel, choice: str) -> tuple[str, ...]:
     """Full names of the linear layers to adapt; quantized ones count.
 
     Args:
-        family: its `parts` and `attention` names.
+        checkpoint: its `parts`, and the `attention` names of its family.
         model: the native model.
         choice: `DEFAULT`, the language model's attention projections; `ALL`, every linear layer but the head.
     """
@@ -54,8 +57,17 @@ def find_linear(family: ModelFamily, model: PreTrainedModel, choice: str) -> tup
     linear = [name for name, layer in layers.items() if layer is not head]
     if choice == "ALL":
         return tuple(linear)
-    language = [name for name in linear if family.parts.part_of(name) == "language"]
-    return tuple(name for name in language if name.split(".")[-1] in family.attention)
+    names = checkpoint.family.attention
+    language = [name for name in linear if checkpoint.parts.part_of(name) == "language"]
+    return tuple(name for name in language if (name.split(".")[-1] in names if names else _ATTENTION.search(name)))
+
+
+def find_experts(model: PreTrainedModel) -> tuple[str, ...]:
+    """Full names of the modules that hold a mixture's experts as one parameter of three axes each.
+
+    They are no linear layers: no adapter goes into them. `modules_to_save` trains them in full.
+    """
+    return tuple(name for name, module in model.named_modules() if hasattr(module, "is_concatenated"))
 
 
 def choose_targets(checkpoint: Checkpoint, model: PreTrainedModel, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -70,7 +82,7 @@ def choose_targets(checkpoint: Checkpoint, model: PreTrainedModel, wanted: Seque
     Raises:
         UsageError: for what no linear layer is meant by, with near names, and when nothing is chosen.
     """
-    every = find_linear(checkpoint.family, model, "ALL")
+    every = find_linear(checkpoint, model, "ALL")
     chosen: dict[str, None] = {}
     for name in wanted:
         if name.upper() in CHOICES:
@@ -116,7 +128,7 @@ def choose_whole(checkpoint: Checkpoint, model: PreTrainedModel, wanted: Sequenc
         UsageError: for what no module is meant by, with near names, and for quantized weights.
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    parts = checkpoint.family.parts
+    parts = checkpoint.parts
     ends = {"EMBEDDINGS": model.get_input_embeddings(), "HEAD": model.get_output_embeddings()}
     choices = {
         "VISION": [name for name in parts.vision if name in modules],
@@ -128,12 +140,25 @@ def choose_whole(checkpoint: Checkpoint, model: PreTrainedModel, wanted: Sequenc
         if not hits:
             near = suggest_near(name, {*WHOLE_CHOICES, *(full.split(".")[-1] for full in modules)})
             raise UsageError(f"modules_to_save {name}", "no module is meant by this", near)
-        chosen |= dict.fromkeys(hits)
+        chosen |= dict.fromkeys(whole for hit in hits for whole in split_list(modules, hit))
+    single = [name for name in parts.projector if name not in modules]
+    if single and "PROJECTOR" in map(str.upper, wanted):
+        _log.warning("modules_to_save PROJECTOR leaves %s as it is: adapters bring whole modules along, no single "
+                     "weights", ", ".join(single))
     for name in chosen:
         if not all(parameter.is_floating_point() for parameter in modules[name].parameters()):
             raise UsageError(f"modules_to_save {name}", "its weights are quantized and cannot be trained",
                              "leave quantization_bit out, or name other modules")
     return tuple(chosen)
+
+
+def split_list(modules: Mapping[str, Any], name: str) -> list[str]:
+    """The name of a module, or the names of those in it when it is a list, which PEFT makes no copies of."""
+    from torch.nn import ModuleDict, ModuleList
+
+    if not isinstance(modules[name], ModuleList | ModuleDict):
+        return [name]
+    return [whole for child, _ in modules[name].named_children() for whole in split_list(modules, f"{name}.{child}")]
 
 
 def add_adapters(checkpoint: Checkpoint, model: PreTrainedModel, config: LoraConfig) -> PeftModel:
@@ -149,6 +174,9 @@ def add_adapters(checkpoint: Checkpoint, model: PreTrainedModel, config: LoraCon
     whole = choose_whole(checkpoint, model, config.modules_to_save)
     tied = model.get_input_embeddings().weight is getattr(model.get_output_embeddings(), "weight", None)
     targets = choose_targets(checkpoint, model, config.lora_target_modules)
+    experts = [name for name in find_experts(model) if name not in whole]
+    if experts and "ALL" in map(str.upper, config.lora_target_modules):
+        _log.info("no adapters go into the experts of %d layers: their weights are no linear layers", len(experts))
     settings = peft.LoraConfig(
         r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout_p,
         # A module that is trained in full needs no adapters in it.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image as PilImage
 
+    from vlcore.batch import Layout
     from vlcore.template import EncodeOptions
 
 #: (width, height) in pixels.
@@ -53,11 +54,15 @@ class Plan:
         tokens: positions in the prompt.
         tiles: model inputs each of its images becomes.
         detail: whatever the family's processor needs again when it loads the pixels.
+        ids: the ids at these positions, where they are more than the image token's alone (rows, begin and end marks).
+        around: texts before and behind it that are made of its size, tokenized with the texts beside them.
     """
 
     tokens: int
     tiles: tuple[int, ...]
     detail: Any = None
+    ids: tuple[int, ...] | None = None
+    around: tuple[str, str] = ("", "")
 
 
 class MediaProcessor(Protocol):
@@ -95,6 +100,26 @@ class PixelNormaliser(Protocol):
 
     def normalise(self, pixels: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Bytes as `load` gives them to float32, wherever they are, with the bits that the release computes."""
+
+
+@runtime_checkable
+class JoiningProcessor(Protocol):
+    """What a media processor offers besides whose pixels are not simply put one behind the other."""
+
+    @property
+    def ragged(self) -> bool:
+        """Whether shorter axes of tensors are filled with zeros at their ends, where several stand in a batch."""
+
+    def count(self, plans: Sequence[Plan]) -> Mapping[str, torch.Tensor]:
+        """Tensors that tell something of all slots of a conversation that are fed, at least one; often none."""
+
+
+@runtime_checkable
+class TracingProcessor(Protocol):
+    """What the media processor of a model offers besides that takes more of each position than its id."""
+
+    def trace(self, layout: Layout) -> Mapping[str, torch.Tensor]:
+        """Tensors by the name of the model's argument whose last axis runs over the positions of a conversation."""
 
 
 @runtime_checkable

@@ -202,14 +202,21 @@ class VLModel:
             yield
 
     def compute_features(self, example: Example) -> torch.Tensor:
-        """What is put into the language model at the image positions, (tiles, tokens, hidden)."""
+        """What is put into the language model at the image positions.
+
+        (tiles, tokens, hidden), or (tokens, hidden) of all pictures where they take different numbers of tokens.
+        """
         import torch
 
-        module: Any = self.module
+        # Some of transformers' classes have it below the head alone.
+        module: Any = next(part for part in self.module.modules() if hasattr(part, "get_image_features"))
         with torch.no_grad():
             output = module.get_image_features(**self.place(example.pixels))
-        features: torch.Tensor = output.pooler_output if hasattr(output, "pooler_output") else output
-        return features
+        features = output.pooler_output if hasattr(output, "pooler_output") else output
+        if isinstance(features, torch.Tensor):
+            return features
+        alike = len({part.shape for part in features}) == 1
+        return torch.stack(tuple(features)) if alike else torch.cat(tuple(features))
 
     def compute_logits(self, example: Example, train: bool = False) -> tuple[torch.Tensor, float | None]:
         """Logits of one example, (positions, vocabulary), and its loss when it has labels.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vlcore.config import LoadConfig
     from vlcore.family import Parts
+    from vlcore.media import Plan
 
 #: Tiles that the vision tower is expected to work on at once: a picture of the largest grid with its thumbnail.
 TILES = 13
@@ -168,6 +169,14 @@ def count_patches(skeleton: PreTrainedModel) -> int:
     sides = (getattr(vision, name) for name in ("image_size", "patch_size"))
     image, patch = (side[0] if isinstance(side, list | tuple) else side for side in sides)
     return int(image // patch) ** 2 + 1
+
+
+def count_positions(skeleton: PreTrainedModel, plans: Sequence[Plan]) -> int:
+    """Positions in the vision tower of planned media: those of their tiles, and at least one for each that goes on."""
+    vision = getattr(skeleton.config, "vision_config", None)
+    merged = int(getattr(vision, "spatial_merge_size", 1)) ** 2
+    tiles = sum(sum(plan.tiles) for plan in plans)
+    return max(tiles * count_patches(skeleton), merged * sum(plan.tokens for plan in plans))
 
 
 def measure_modules(skeleton: PreTrainedModel, dtype: torch.dtype, bits: int) -> dict[str, int]:

@@ -23,7 +23,7 @@ from vlcore.footprint import (
 )
 from vlcore.lora import add_adapters
 from vlcore.model import build_frontend
-from vlcore.placement import Placement, count_patches, place_model, read_limits
+from vlcore.placement import Placement, count_positions, place_model, read_limits
 from vlcore.resolve import resolve_model
 from vlcore.train.data import load_data
 from vlcore.train.divide import PRESETS
@@ -101,7 +101,7 @@ def make_plan(config: SftConfig) -> Plan:
     several = len(limits) > 1 and processes == 1 and config.device_map == "auto"
     dtype = choose_dtype(config.dtype, checkpoint.config)
     return Plan(
-        parts=count_parts(model, checkpoint.family.parts),
+        parts=count_parts(model, checkpoint.parts),
         rows=rows,
         lengths=read_lengths(data),
         steps=count_steps(config, rows, processes),
@@ -110,7 +110,7 @@ def make_plan(config: SftConfig) -> Plan:
         memory=memory,
         limit=sum(limits) if several else min(limits, default=0),
         advice=tuple(sorted(list_advice(model, checkpoint, config, sizes, processes), key=lambda pair: pair[1])),
-        placement=place_model(bare, checkpoint.family.parts, config, dtype) if several else None,
+        placement=place_model(bare, checkpoint.parts, config, dtype) if several else None,
     )
 
 
@@ -142,17 +142,17 @@ def measure_rows(frontend: Frontend, data: Selection, model: PreTrainedModel, co
     """The size of a median batch and of a long one: of rows, padded to the longest, or of a pack."""
     import numpy
 
-    lengths, patches = lengths_of(data), count_patches(model)
+    lengths = lengths_of(data)
     sizes = []
     for wanted in read_lengths(data)[:2]:
         row = data.train[int(numpy.flatnonzero(lengths == wanted)[0])]
         layout = frontend.plan(row.messages, train=True, loss_on=config.loss_on)
         trained = sum(label >= 0 for label in layout.labels)
-        tiles = sum(sum(plan.tiles) for plan in layout.plans)
+        patches = count_positions(model, layout.plans)
         times = config.max_length / len(layout) if config.packing else 1
         sizes.append(RowSize(
             int(times * len(layout)) * config.batch_size, int(times * trained) * config.batch_size,
-            int(times * tiles) * patches * config.batch_size))
+            int(times * patches) * config.batch_size))
     return sizes
 
 
@@ -164,7 +164,7 @@ def measure_memory(
     DDP keeps a copy of the gradients in the buckets that processes exchange. Under ZeRO-3 a GPU has its share of
     the weights and the two blocks that are being computed.
     """
-    parts = checkpoint.family.parts
+    parts = checkpoint.parts
     width = choose_dtype(config.dtype, checkpoint.config).itemsize
     trained = sum(part.trained for part in count_parts(model, parts))
     weights = measure_weights(model, config.quantization_bit, width)

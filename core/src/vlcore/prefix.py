@@ -14,7 +14,8 @@ many:
 
 Prompts are compared position by position: ids by value, media by the digest of their content and how they are cut
 into tiles. A medium is taken whole or not at all. Where rotary embeddings change with the prompt's length
-(`rotation_at` of the native model), keys of another rotation are never taken.
+(`rotation_at` of the native model), keys of another rotation are never taken. Where every token of a prompt looks at
+all others (PaliGemma), nothing is taken but for the very same prompt.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from vlcore.batch import Layout
 from vlcore.media import MAX_BYTES, Plan, Slot, locate, open_image
 from vlcore.messages import Image
+from vlcore.native.positions import WHOLE
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -48,7 +50,13 @@ class Medium:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What a model reads: ids, what stands at the media's positions, and how keys are rotated."""
+    """What a model reads: ids, what stands at the media's positions, and what else all its keys depend on.
+
+    Attributes:
+        ids: token ids.
+        media: what stands at the media's positions.
+        rotation: how keys are rotated, or whatever else makes those of one passage useless to another.
+    """
 
     ids: tuple[int, ...] = ()
     media: tuple[Medium, ...] = ()
@@ -65,6 +73,10 @@ class Passage:
         """The most positions, up to a length, that cut no medium."""
         return next((medium.start for medium in self.media if medium.start < length < medium.end), length)
 
+    def count_media(self, length: int) -> int:
+        """How many media stand within so many positions at the head."""
+        return sum(medium.end <= length for medium in self.media)
+
     def _match_media(self, other: Passage) -> int:
         """Positions before the first medium that is not the same in both."""
         count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.media, other.media, strict=False)))
@@ -80,10 +92,10 @@ class Start:
     length: int
     cache: DynamicCache
 
-    def rest(self, layout: Layout) -> Layout:
-        """A prompt's layout with the media that are not in the cache; its ids are all there."""
-        known = sum(medium.end <= self.length for medium in self.passage.media)
-        return replace(layout, slots=layout.slots[known:], plans=layout.plans[known:])
+    @property
+    def known(self) -> int:
+        """How many media of the prompt, the first ones, are in the cache."""
+        return self.passage.count_media(self.length)
 
 
 class Prefix:
@@ -154,13 +166,12 @@ def read_passage(model: VLModel, layout: Layout) -> Passage:
     Raises:
         MediaError: when one cannot be read.
     """
-    places = (at for at, token in enumerate(layout.ids) if token == model.frontend.media.image_token_id)
-    media = []
-    for slot, plan in zip(layout.slots, layout.plans, strict=True):
-        taken = [next(places) for _ in range(plan.tokens)]
-        if taken:
-            media.append(Medium(taken[0], taken[-1] + 1, digest_slot(slot, plan)))
-    return Passage(layout.ids, tuple(media), rotation_of(model)(len(layout)))
+    places = zip(layout.spans, layout.slots, layout.plans, strict=True)
+    media = tuple(Medium(start, end, digest_slot(slot, plan)) for (start, end), slot, plan in places)
+    module: Any = model.module
+    if module.config.model_type in WHOLE:
+        return Passage(layout.ids, media, (layout.ids, media))
+    return Passage(layout.ids, media, rotation_of(model)(len(layout)))
 
 
 def rotation_of(model: VLModel) -> Any:

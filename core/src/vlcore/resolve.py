@@ -6,14 +6,15 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vlcore.config import LoadConfig
 from vlcore.errors import CheckpointError, ModelNotFound, PluginError, UsageError, suggest_near
-from vlcore.family import ModelFamily, ModelRecord, WeightFolder
+from vlcore.family import ModelFamily, ModelRecord, Parts, WeightFolder
 from vlcore.hub import download_model
-from vlcore.plugins import Registry, get_registry
+from vlcore.plugins import NATIVE, Registry, get_registry
 
 #: Written beside a checkpoint that vlcore made, to remember which registered model it came from.
 ORIGIN_FILE = "vlcore.json"
@@ -26,7 +27,7 @@ KNOWN_PLUGINS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint folder and who owns it.
 
@@ -53,6 +54,26 @@ class Checkpoint:
     def weight_folders(self) -> tuple[WeightFolder, ...]:
         """The folders with its weights, its own first."""
         return self.family.weight_folders(self.config, self.folder)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Module prefixes of the native model's parts: the family's, else those found in the model without weights."""
+        if self.family.parts is not None:
+            return self.family.parts
+        from vlcore.native.parts import find_parts
+
+        return find_parts(self.call("load_model", config=LoadConfig(device_map="meta")))
+
+    @cached_property
+    def processor(self) -> Any:
+        """transformers' processor, for checkpoints in its own layout.
+
+        Raises:
+            CheckpointError: when it cannot be loaded.
+        """
+        from vlcore.native.processor import load_processor
+
+        return load_processor(self.folder)
 
     def call(self, hook: str, **arguments: Any) -> Any:
         """Calls a hook for this checkpoint's owner.
@@ -133,9 +154,7 @@ def open_checkpoint(folder: Path, record: ModelRecord | None = None) -> Checkpoi
         plugins = [registry.owner_of(family) for family in owners]
         names = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in plugins)
         raise PluginError(f"checkpoint {folder}", f"{names} both recognise it", "uninstall one of them")
-    if not owners:
-        raise _explain_unowned(registry, config, folder)
-    family = owners[0]
+    family = owners[0] if owners else _make_family(registry, config, folder)
     own = record if record in family.models else None
     if record and own is None:
         raise ModelNotFound(
@@ -143,7 +162,12 @@ def open_checkpoint(folder: Path, record: ModelRecord | None = None) -> Checkpoi
         )
     origin = read_json(folder / ORIGIN_FILE).get("model_type", "") if (folder / ORIGIN_FILE).is_file() else ""
     own = own or family.find_record(str(origin), folder.resolve().name, _hub_name(folder))
-    return Checkpoint(folder, config, family, own, registry.owner_of(family).name)
+    owner = registry.owner_of(family).name if owners else NATIVE
+    if owners and family.native and not family.options:
+        from vlcore.native.family import list_options
+
+        family = replace(family, options=list_options(folder))
+    return Checkpoint(folder, config, family, own, owner)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -180,7 +204,7 @@ def _find_record(registry: Registry, name: str) -> ModelRecord:
 def _recognises(registry: Registry, family: ModelFamily, config: Mapping[str, Any], folder: Path) -> bool:
     """Whether a family says that a checkpoint is its own; one that stumbles over it does not."""
     try:
-        return family.recognise(config, folder)
+        return family.owns(config, folder)
     except Exception as error:
         # Families look at each other's configurations: what one did not expect must not stop the others.
         plugin = registry.owner_of(family)
@@ -198,13 +222,33 @@ def _hub_name(folder: Path) -> str:
     return parts[-1].removeprefix("models--").replace("--", "/", 1) if parts else ""
 
 
-def _explain_unowned(registry: Registry, config: Mapping[str, Any], folder: Path) -> ModelNotFound:
-    model_type = str(config.get("model_type", "none"))
+def _make_family(registry: Registry, config: Mapping[str, Any], folder: Path) -> ModelFamily:
+    """The family of a checkpoint that no plugin recognises, where transformers has its model type.
+
+    Raises:
+        ModelNotFound: saying why it cannot be loaded.
+    """
     for family in registry.families.values():
         reason = family.reject(config, folder)
         if reason:
-            return ModelNotFound(f"checkpoint {folder}", reason, "see `vlcore models` for what can be loaded")
-    plugin = KNOWN_PLUGINS.get(model_type)
+            raise ModelNotFound(f"checkpoint {folder}", reason, "see `vlcore models` for what can be loaded")
+    model_type = str(config.get("model_type", "none"))
+    plugin = find_plugin(config)
+    if plugin is None:
+        from vlcore.native.family import make_family
+
+        made = make_family(config, folder)
+        if made is not None:
+            return made
     installed = {p.distribution for p in registry.plugins if not p.failure}
     do = f"run: pip install {plugin}" if plugin and plugin not in installed else "install the plugin of its family"
-    return ModelNotFound(f"checkpoint {folder}", f"no plugin owns a config.json with model_type {model_type}", do)
+    raise ModelNotFound(
+        f"checkpoint {folder}", f"no plugin owns a config.json with model_type {model_type}", do
+    )
+
+
+def find_plugin(config: Mapping[str, Any]) -> str | None:
+    """The distribution that takes a release whose `model_type` transformers has not, or has for other checkpoints."""
+    # An original LLaVA has its language model's settings beside the others, transformers' own has them apart.
+    own = config.get("model_type") == "llava" and "text_config" in config
+    return None if own else KNOWN_PLUGINS.get(str(config.get("model_type")))

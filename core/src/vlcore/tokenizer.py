@@ -46,6 +46,14 @@ class TidyingTokenizer(Protocol):
         """The text as `decode` gives it."""
 
 
+@runtime_checkable
+class PlacedTokenizer(Protocol):
+    """What a tokenizer offers besides for which it matters what stands before a text."""
+
+    def encode_behind(self, text: str, after_text: bool) -> list[int]:
+        """Ids of a text behind a token or a medium, or behind a text that is tokenized apart; else as `encode`."""
+
+
 class HfTokenizer:
     """A transformers tokenizer behind the `Tokenizer` protocol."""
 

@@ -112,7 +112,7 @@ def choose_place(
     if config.device_map_config_path:
         return {"device_map": read_device_map(config.device_map_config_path, skeleton)}
     check_devices(len(config.device_max_memory))
-    placement = place_model(skeleton, checkpoint.family.parts, config, arguments["dtype"])
+    placement = place_model(skeleton, checkpoint.parts, config, arguments["dtype"])
     for line in placement.describe():
         _log.info(line)
     return {"device_map": placement.device_map}

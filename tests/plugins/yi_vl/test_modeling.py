@@ -150,13 +150,8 @@ def test_gradients_with_and_without_recomputing_are_equal(tiny: Make, photo: Pho
     assert all(name.startswith(("model.vision_tower.encoder.layers.2.", "model.vision_tower.post_")) for name in unused)
 
 
-def test_parts_cover_every_parameter(tiny: Make) -> None:
-    ours = open_vl(tiny())
-    assert all(part_of(ours, name) for name, _ in ours.module.named_parameters())
-
-
 def part_of(model: VLModel, name: str) -> str | None:
-    return model.checkpoint.family.parts.part_of(name)
+    return model.checkpoint.parts.part_of(name)
 
 
 def test_default_targets_are_the_language_model_s_attention_and_all_reaches_every_part(tiny: Make) -> None:

@@ -25,13 +25,6 @@ def test_a_tiny_checkpoint_answers_and_stops_at_its_limit(kind: str, tmp_path: P
     assert len(reply.token_ids) <= 3
 
 
-def test_equal_seeds_give_equal_files(tmp_path: Path) -> None:
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_tiny(tmp_path / name, seed=seed, width=56)
-    contents = [(tmp_path / name / "model-00001-of-00002.safetensors").read_bytes() for name in "abc"]
-    assert contents[0] == contents[1] != contents[2]
-
-
 def test_the_files_are_laid_out_as_the_release_s(tmp_path: Path) -> None:
     write_tiny(tmp_path, "34b", width=56)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}

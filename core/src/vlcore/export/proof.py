@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlcore.batch import Example
+from vlcore.batch import Example, trace
 from vlcore.config import GenerateConfig, LoadConfig, read_config, write_config
 from vlcore.errors import CheckpointError, VlcoreError
 from vlcore.generate import run_batch
@@ -107,7 +107,7 @@ def extend(frontend: Frontend, example: Example, ids: Sequence[int]) -> Example:
     layout, place = example.layout, frontend.media.image_token_id
     said = [frontend.tokenizer.pad_id if token == place else token for token in ids]
     longer = replace(layout, ids=(*layout.ids, *said), labels=(*layout.labels, *[-100] * len(said)))
-    return replace(example, layout=longer)
+    return replace(example, layout=longer, tracks=trace(longer, frontend.media))
 
 
 def trace_apart(subject: Subject, rows: Sequence[Sequence[Message]], given: Sequence[Sequence[int]]) -> list[Trace]:

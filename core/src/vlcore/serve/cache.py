@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from vlcore.cache import Layers, RoomyLayer
+from vlcore.cache import Layers, RoomyLayer, is_plain
 from vlcore.errors import UsageError
 
 
@@ -30,7 +29,7 @@ def new_cache(config: Any, layers: Layers = (), length: int = 0) -> DynamicCache
         UsageError: for a model that keeps something else than keys and values of each position.
     """
     cache = DynamicCache(config=config)
-    if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+    if not all(map(is_plain, cache.layers)):
         raise UsageError(f"a model of type {config.model_type}", "its cache holds more than keys and values",
                          "use vlcore infer")
     cache.layers = [RoomyLayer() for _ in cache.layers]  # type: ignore[no-untyped-call]

@@ -31,6 +31,9 @@ class Engine:
         shelf: where what was computed is kept for later prompts that begin alike; None for nowhere.
         switch: makes an adapter the model's, None for the model without one.
         watch: told how many rows each step computes.
+
+    Raises:
+        UsageError: for a model that keeps something else than keys and values of each position.
     """
 
     def __init__(
@@ -42,6 +45,10 @@ class Engine:
         switch: Callable[[str | None], None] = lambda adapter: None,
         watch: Callable[[int], None] = lambda rows: None,
     ) -> None:
+        from vlcore.serve.cache import new_cache
+
+        module: Any = model.module
+        new_cache(module.config.get_text_config(decoder=True))
         self.model, self.places, self.prefill, self.switch, self.watch = model, places, prefill, switch, watch
         self.shelf = shelf or Shelf(0)
         self._waiting: deque[Job] = deque()

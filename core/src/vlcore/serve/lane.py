@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vlcore.batch import collate
+from vlcore.batch import collate, cut_pixels
 from vlcore.prefix import Prefix, Start
 from vlcore.serve.job import Job
 from vlcore.serve.row import Row
@@ -93,14 +93,15 @@ class Lane:
 
         assert job.passage is not None
         cache = new_cache(self.config, prefix.layers, known)
-        seen = sum(medium.end <= known for medium in job.passage.media)
-        tiles = sum(sum(plan.tiles) for plan in job.example.layout.plans[:seen])
+        pixels = cut_pixels(job.example, self.model.frontend.media, job.passage.count_media(known))
         length = len(job.example)
-        pixels = {name: tensor[tiles:] for name, tensor in job.example.pixels.items() if len(tensor) > tiles}
+        tracks = {name: track[..., None, :] for name, track in job.example.tracks.items()}
+        positions = tracks.get("position_ids", torch.arange(length)[None])
         tensors = {
+            **tracks,
             "input_ids": torch.tensor([job.example.ids[known:]]),
             "attention_mask": torch.ones(1, length, dtype=torch.long),
-            "position_ids": torch.arange(known, length)[None],
+            "position_ids": positions[..., known:],
         }
         logits = self._compute(cache, **self.model.place({**tensors, **pixels}))
         self._let_run([self._make_row(job, known)], cache, logits)
@@ -121,7 +122,7 @@ class Lane:
             self.cache,
             input_ids=torch.tensor([[row.ids[-1]] for row in self.rows], device=device),
             attention_mask=(places >= width - lengths).long(),
-            position_ids=lengths - 1,
+            position_ids=torch.stack([row.position for row in self.rows], dim=-2).to(device),
         )
         advance(self.rows, logits)
         self.rows, self.cache = self._keep_running(self.rows, self.cache)

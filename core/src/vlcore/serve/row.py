@@ -40,6 +40,15 @@ class Row:
         return len(self.job.example) + len(self.ids)
 
     @property
+    def position(self) -> torch.Tensor:
+        """Where the last token of the answer stands, (..., 1), on the axes that the prompt's positions have."""
+        import torch
+
+        prompt = self.job.example.tracks.get("position_ids")
+        last = torch.tensor([len(self.job.example) - 1]) if prompt is None else prompt[..., -1:]
+        return last + len(self.ids)
+
+    @property
     def greedy(self) -> bool:
         """Whether the likeliest token is always the next."""
         return not self.processors and not self.job.settings.do_sample

@@ -32,8 +32,9 @@ def make_blank(frontend: Frontend) -> Example:
     checkpoint = frontend.checkpoint
     options = EncodeOptions(train=True, family=checkpoint.family.read_options(frontend.options, checkpoint.record))
     (plan,) = frontend.media.plan((slot,), options)
-    ids = (frontend.media.image_token_id,) * plan.tokens
-    return load_pixels(Layout(ids, (IGNORED,) * plan.tokens, (slot,), (plan,), ""), frontend.media)
+    ids = (frontend.media.image_token_id,) * plan.tokens if plan.ids is None else plan.ids
+    layout = Layout(ids, (IGNORED,) * len(ids), (slot,), (plan,), "", ((0, len(ids)),))
+    return load_pixels(layout, frontend.media)
 
 
 def collate_filled(
@@ -55,7 +56,7 @@ def collate_filled(
     examples += [example for pack in packs for example in pack.examples]
     if blank is None or any(example.pixels for example in examples):
         return batch
-    fills = {"input_ids": pad_id, "attention_mask": 0, "position_ids": 0, "labels": IGNORED}
-    more = {name: torch.full((len(batch[name]), len(blank)), fills[name]) for name in batch}
+    fills = {"input_ids": pad_id, "labels": IGNORED}  # all else, tracks among it, is 0
+    more = {name: torch.full((*held.shape[:-1], len(blank)), fills.get(name, 0)) for name, held in batch.items()}
     more["input_ids"][0] = torch.tensor(blank.ids)
-    return {name: torch.cat([batch[name], more[name]], dim=1) for name in batch} | dict(blank.pixels)
+    return {name: torch.cat([held, more[name]], dim=-1) for name, held in batch.items()} | dict(blank.pixels)

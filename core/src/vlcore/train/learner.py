@@ -62,12 +62,21 @@ def load_learner(checkpoint: Checkpoint, config: SftConfig, resumed: Run | None)
     model = learner.model
     if config.dtype == "fp16" and model.device.type == "cpu":
         raise UsageError("dtype fp16 on a CPU", "it has no mixed precision there", "use --dtype bf16 or fp32")
-    model.config.get_text_config().use_cache = False  # nothing is generated
+    leave_cache(model)
     if config.gradient_checkpointing:
         save_activations(model)
-    for line in describe_parts(model, checkpoint.family.parts):
+    for line in describe_parts(model, checkpoint.parts):
         _log.info(line)
     return learner
+
+
+def leave_cache(model: PreTrainedModel) -> None:
+    """Keeps a model from filling a cache: nothing is generated, and with one transformers looks for no packed rows.
+
+    Some models ask their own configuration (Idefics3), others that of their language model.
+    """
+    for config in (model.config, model.config.get_text_config()):
+        config.use_cache = False
 
 
 def describe_parts(model: PreTrainedModel, parts: Parts) -> list[str]:
@@ -120,7 +129,7 @@ def freeze_parts(checkpoint: Checkpoint, model: PreTrainedModel, frozen: Sequenc
     Raises:
         UsageError: when nothing is left.
     """
-    part_of = checkpoint.family.parts.part_of
+    part_of = checkpoint.parts.part_of
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) not in frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -129,7 +138,7 @@ def freeze_parts(checkpoint: Checkpoint, model: PreTrainedModel, frozen: Sequenc
 
 def trains_towers(checkpoint: Checkpoint, model: PreTrainedModel) -> bool:
     """Whether anything is trained that only pictures reach."""
-    part_of = checkpoint.family.parts.part_of
+    part_of = checkpoint.parts.part_of
     learning = (name.removeprefix(PEFT_PREFIX) for name, p in model.named_parameters() if p.requires_grad)
     return any(part_of(name) != "language" for name in learning)
 

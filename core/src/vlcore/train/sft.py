@@ -29,7 +29,7 @@ from vlcore.train.learner import Learner, load_learner, trains_towers
 from vlcore.train.loop import Job, make_arguments, run_loop
 from vlcore.train.optimizer import group_parameters
 from vlcore.train.order import GroupedOrder
-from vlcore.train.packs import PROBE, PackedExamples, check_apart, needs_flat
+from vlcore.train.packs import PROBE, PackedExamples, check_apart, needs_flat, refuse_overlay
 from vlcore.train.pissa import write_plain
 from vlcore.train.ranks import Place, join_processes, place_arguments
 from vlcore.train.record import log_to
@@ -89,6 +89,8 @@ def train(config: SftConfig, place: Place) -> Result:
     check_facts(choose_metrics(config.metric), Facts(grounding=checkpoint.family.grounding))
     resumed = find_resumed(config.resume_from_checkpoint, Path(config.output_dir), checkpoint.name)
     frontend = build_frontend(checkpoint, config.family_options)
+    if config.packing:
+        refuse_overlay(frontend)
     data = load_data(frontend, config, place)
     folder = place.share(lambda: choose_folder(config, checkpoint.name, resumed))
     with log_to(folder / "train.log") if place.is_first else nullcontext():
@@ -125,7 +127,7 @@ def train(config: SftConfig, place: Place) -> Result:
                 flat=needs_flat(model),
             ),
             prepare=partial(normalise, frontend.media),
-            group=partial(group_parameters, parts=checkpoint.family.parts, config=config),
+            group=partial(group_parameters, parts=checkpoint.parts, config=config),
             write_weights=weights_writer(checkpoint, learner, config),
             finish=partial(write_facts, config=config, checkpoint=checkpoint, validation=folder / VALIDATION_FILE),
             order=order,
@@ -159,7 +161,7 @@ def arrange(
 
 def pack_checker(frontend: Frontend, model: PreTrainedModel) -> Callable[[Forward], None]:
     """What holds a model to keeping packed rows apart."""
-    return partial(check_apart, ids=frontend.tokenizer.encode(PROBE), flat=needs_flat(model))
+    return partial(check_apart, ids=frontend.tokenizer.encode(PROBE), flat=needs_flat(model), frontend=frontend)
 
 
 def choose_folder(config: SftConfig, name: str, resumed: Run | None) -> Path:

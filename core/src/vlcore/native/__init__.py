@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from vlcore.config import LoadConfig
     from vlcore.family import DatasetRecord, ModelFamily
+    from vlcore.media import MediaProcessor
     from vlcore.metrics import Metric
     from vlcore.resolve import Checkpoint
+    from vlcore.template import Template
     from vlcore.tokenizer import Tokenizer
 
 
@@ -45,20 +47,58 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The folder's tokenizer as transformers finds it, with no code of the checkpoint."""
     from transformers import AutoTokenizer
 
+    from vlcore.native.tokenizer import NativeTokenizer
     from vlcore.tokenizer import HfTokenizer
 
+    if checkpoint.family.native:
+        processor = checkpoint.processor
+        return NativeTokenizer(processor.tokenizer, processor.all_special_multimodal_tokens)
     return HfTokenizer(AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False))
 
 
 @hookimpl(trylast=True)
 def load_model(checkpoint: Checkpoint, config: LoadConfig) -> PreTrainedModel:
     """The class that transformers has for the configuration's `model_type`."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
     from vlcore.weights import load_pretrained
 
     native = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    return load_pretrained(AutoModelForImageTextToText, native, checkpoint, config)
+    return load_pretrained(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(native)], native, checkpoint, config)
+
+
+@hookimpl(trylast=True)
+def build_template(checkpoint: Checkpoint) -> Template | None:
+    """The chat template of transformers' processor, for families that name native model types."""
+    from vlcore.native.template import build_template
+
+    return build_template(checkpoint) if checkpoint.family.native else None
+
+
+@hookimpl(trylast=True)
+def preprocess_media(checkpoint: Checkpoint, tokenizer: Tokenizer) -> MediaProcessor | None:
+    """The pictures of transformers' processor, for families that name native model types."""
+    from vlcore.native.agreement import check_agreement
+    from vlcore.native.media import NativeMedia
+    from vlcore.native.template import NativeTemplate
+
+    if not checkpoint.family.native:
+        return None
+    media, template = NativeMedia.read(checkpoint, tokenizer), checkpoint.call("build_template")
+    if isinstance(template, NativeTemplate):
+        check_agreement(checkpoint, template, tokenizer, media)
+    return media
+
+
+@hookimpl(trylast=True)
+def write_tiny(family: ModelFamily, folder: Path, texts: Sequence[str], seed: int) -> bool | None:
+    """A checkpoint of the first native model type of the family, in the layout of the published ones."""
+    from vlcore.native.tiny import write_tiny
+
+    if not family.native:
+        return None
+    write_tiny(family.native[0], folder, texts, seed)
+    return True
 
 
 @hookimpl(trylast=True)
@@ -66,7 +106,7 @@ def lora_targets(checkpoint: Checkpoint, model: PreTrainedModel, choice: str) ->
     """Linear layers by the family's parts: the language model's attention, or all but the head."""
     from vlcore.lora import find_linear
 
-    return find_linear(checkpoint.family, model, choice)
+    return find_linear(checkpoint, model, choice)
 
 
 @hookimpl(trylast=True)
