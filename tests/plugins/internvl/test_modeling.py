@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from vlcore.config import LoadConfig
 from vlcore.resolve import Checkpoint
 from vlcore_internvl.rope import OwnLengthRotary
 
 Find = Callable[[str], Checkpoint]
+Make = Callable[..., Checkpoint]
 #: Recorded checkpoints whose rope changes within 192 (dynamic) and 160 (longrope) positions.
 LONG = ["internvl2-8b", "internvl2-4b"]
 
@@ -60,6 +63,62 @@ def test_frequencies_are_those_of_a_fresh_native_module(name: str, length: int, 
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+def shorten(checkpoint: Checkpoint, **llm: Any) -> Checkpoint:
+    """The checkpoint with other settings of its language model."""
+    return replace(checkpoint, config={**checkpoint.config, "llm_config": {**checkpoint.config["llm_config"], **llm}})
+
+
+def build_reference(checkpoint: Checkpoint) -> Any:
+    """transformers' own language model with the release's weights, put together by hand."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    saved = load_file(checkpoint.folder / "model.safetensors")
+    state = {name.removeprefix("language_model."): saved[name] for name in saved if name.startswith("language_model.")}
+    llm = {key: value for key, value in checkpoint.config["llm_config"].items() if key != "architectures"}
+    config = AutoConfig.for_model(**llm)
+    for layer in range(config.num_hidden_layers if "qwen3_moe" in llm.values() else 0):
+        place = f"model.layers.{layer}.mlp.experts"
+        gate, up, down = (
+            torch.stack([state.pop(f"{place}.{number}.{name}_proj.weight") for number in range(config.num_experts)])
+            for name in ("gate", "up", "down")
+        )
+        state |= {f"{place}.gate_up_proj": torch.cat([gate, up], dim=1), f"{place}.down_proj": down}
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["internlm3", "qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize("length", [40, 300])
+def test_scores_are_those_of_transformers_own_language_model(kind: str, length: int, tiny: Make) -> None:
+    # 300 positions are beyond InternLM3's shortened length and beyond gpt-oss' window.
+    checkpoint = shorten(tiny(kind), **({"max_position_embeddings": 96} if kind == "internlm3" else {}))
+    model, reference, ids = load(checkpoint), build_reference(checkpoint), make_ids(length)
+    ids[ids >= model.config.text_config.vocab_size - 9] = 5
+    ids[0, 10:14] = model.config.image_token_id
+    pixels = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings()(ids)
+        embeddings[0, 10:14] = model.get_image_features(pixels).pooler_output
+        found = model(input_ids=ids, pixel_values=pixels).logits
+        torch.testing.assert_close(found, reference(inputs_embeds=embeddings).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_token_is_computed_by_its_likeliest_experts(tiny: Make) -> None:
+    checkpoint = tiny("qwen3_moe")
+    saved = load_file(checkpoint.folder / "model.safetensors")
+    block = load(checkpoint).model.language_model.layers[1].mlp
+    place = "language_model.model.layers.1.mlp"
+    token = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    weights, chosen = (saved[f"{place}.gate.weight"] @ token).softmax(-1).topk(2)
+    expected = torch.zeros(64)
+    for weight, number in zip((weights / weights.sum()).tolist(), chosen.tolist(), strict=True):
+        gate, up, down = (saved[f"{place}.experts.{number}.{name}_proj.weight"] for name in ("gate", "up", "down"))
+        expected += weight * (down @ (torch.nn.functional.silu(gate @ token) * (up @ token)))
+    with torch.no_grad():
+        torch.testing.assert_close(block(token[None, None])[0, 0], expected)
+
+
 def test_pixel_shuffle_v1_swaps_rows_and_columns_of_v2(tiny: Callable[..., Checkpoint]) -> None:
     second, first = load(tiny()), load(tiny(ps_version="v1"))
     pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
@@ -78,6 +137,20 @@ def test_positions_are_resized_in_float32_whatever_the_dtype(tiny: Callable[...,
     assert torch.equal(positions[0], positions[1].bfloat16())
 
 
+def test_adapters_of_a_mixture_stay_out_of_its_experts(tiny: Make, caplog: pytest.LogCaptureFixture) -> None:
+    from vlcore.config import LoraConfig
+    from vlcore.lora import add_adapters
+
+    checkpoint = tiny("qwen3_moe")
+    for choice, told in (("DEFAULT", False), ("ALL", True)):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            adapted = add_adapters(checkpoint, load(checkpoint), LoraConfig(lora_target_modules=(choice,)))
+        names = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+        assert names and not any(".experts." in name or ".mlp.gate." in name for name in names)
+        assert ("no adapters go into the experts of 2 layers" in caplog.text) is told
+
+
 def test_only_rope_that_changes_with_the_length_is_replaced(recorded: Find) -> None:
     models = [load(recorded(name)).model.language_model for name in (*LONG, "internvl2-40b")]
     assert [isinstance(model.rotary_emb, OwnLengthRotary) for model in models] == [True, True, False]
@@ -86,7 +159,7 @@ def test_only_rope_that_changes_with_the_length_is_replaced(recorded: Find) -> N
 def test_parts_cover_every_parameter_and_default_targets_are_in_the_language_model(recorded: Find) -> None:
     checkpoint = recorded("internvl2-4b")
     model = load(checkpoint)
-    assert all(checkpoint.family.parts.part_of(name) for name, _ in model.named_parameters())
+    assert all(checkpoint.parts.part_of(name) for name, _ in model.named_parameters())
     targets = checkpoint.call("lora_targets", model=model, choice="DEFAULT")
     assert {name.split(".")[-1] for name in targets} == {"qkv_proj", "o_proj"}
     assert all(name.startswith("model.language_model.") for name in targets)

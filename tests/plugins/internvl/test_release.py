@@ -15,6 +15,7 @@ from vlcore_internvl.release import (
     first_tokens,
     load_tokenizer,
     native_config,
+    read_biases,
     read_rope,
     read_special_tokens,
     ties_head,
@@ -46,9 +47,19 @@ def test_attention_implementation_and_cache_of_the_release_are_not_taken_over(re
     assert native.text_config._attn_implementation != "flash_attention_2" and native.text_config.use_cache
 
 
-@pytest.mark.parametrize(("architecture", "ties"), [("Qwen3ForCausalLM", True), ("Qwen2ForCausalLM", False)])
+@pytest.mark.parametrize(
+    ("architecture", "ties"),
+    [("Qwen3ForCausalLM", True), ("Qwen3MoeForCausalLM", True), ("Qwen2ForCausalLM", False)],
+)
 def test_only_qwen3_may_tie_its_head(architecture: str, ties: bool) -> None:
     assert ties_head({"llm_config": {"architectures": [architecture], "tie_word_embeddings": True}}) is ties
+
+
+def test_an_internlm3_with_biases_in_some_layers_is_refused() -> None:
+    llm = {"architectures": ["InternLM3ForCausalLM"], "qkv_bias": True, "bias": True}
+    assert read_biases({"llm_config": llm}) == {"attention_bias": True, "mlp_bias": True}
+    with pytest.raises(CheckpointError, match="qkv_bias differs from bias"):
+        read_biases({"llm_config": {**llm, "bias": False}})
 
 
 def test_adapters_that_were_not_merged_are_refused(recorded: Find) -> None:

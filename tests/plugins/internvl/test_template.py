@@ -108,6 +108,33 @@ def test_only_internlm2_as_released_strips_messages(kind: str, loss_on: str, ans
     assert next(segment.text for segment in segments if segment.trained) == answer
 
 
+TALK = [
+    user("What?"), make_message("assistant", "A cat."), user("And <|end|>?"), make_message("assistant", "A dog."),
+]
+
+
+def test_gpt_oss_opens_the_final_channel_and_names_no_first_token(tiny: Make) -> None:
+    checkpoint = tiny("gpt_oss")
+    assert render(checkpoint, [make_message("system", "Be brief."), *TALK[:3]]) == (
+        "<|start|>system<|message|>Be brief.<|end|><|start|>user<|message|>What?<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>A cat.<|end|>"
+        "<|start|>user<|message|>And <|end|>?<|end|><|start|>assistant<|channel|>final<|message|>"
+    )
+    assert "Current date: 2025-08-06\n\nReasoning: low\n\n# Valid channels: final." in render(checkpoint, TALK[:1])
+
+
+@pytest.mark.parametrize(("loss_on", "said"), [("answers", []), ("release", ["<|channel|>", "final", "<|message|>"])])
+def test_gpt_oss_is_trained_to_return_behind_the_last_answer_alone(loss_on: Any, said: list[str], tiny: Make) -> None:
+    options = EncodeOptions(train=True, loss_on=loss_on)
+    segments = build_template(tiny("gpt_oss")).write_segments(TALK, options)
+    trained = [segment.text for segment in segments if segment.trained]
+    assert trained == [*said, "A cat.", "<|end|>", *said, "A dog.", "<|return|>"]
+
+
+def test_gpt_oss_ends_an_answer_at_both_ends_of_a_message(tiny: Make) -> None:
+    assert build_template(tiny("gpt_oss")).stop.tokens == ("<|return|>", "<|end|>")
+
+
 def test_an_answer_is_cut_at_the_end_token_and_stripped(tiny: Make) -> None:
     assert build_template(tiny()).clean_answer(" A cat. <|im_end|> more") == "A cat."
 

@@ -57,6 +57,36 @@ def test_saving_gives_the_release_back_bit_for_bit(
     assert {p.name for p in checkpoint.folder.iterdir()} == {p.name for p in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize("kind", ["internlm3", "qwen3_moe", "gpt_oss"])
+def test_a_written_release_comes_back_bit_for_bit(kind: str, tiny: Make, tmp_path: Path) -> None:
+    checkpoint = tiny(kind)
+    save_release(checkpoint, checkpoint.call("load_model", config=CPU), tmp_path)
+    before, after = read_all(checkpoint.folder), read_all(tmp_path)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
+
+
+def test_experts_are_tensors_of_their_own_in_the_release_and_one_in_the_model(tiny: Make) -> None:
+    checkpoint = tiny("qwen3_moe")
+    layer = checkpoint.call("load_model", config=CPU).model.language_model.layers[1].mlp
+    saved = read_all(checkpoint.folder)
+    parts = [[saved[f"language_model.model.layers.1.mlp.experts.{number}.{name}_proj.weight"] for number in range(12)]
+             for name in ("gate", "up", "down")]
+    gates, ups, downs = map(torch.stack, parts)
+    assert torch.equal(layer.experts.gate_up_proj, torch.cat([gates, ups], dim=1))
+    assert torch.equal(layer.experts.down_proj, downs)
+
+
+def test_a_missing_expert_is_an_error(tiny: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(tiny("qwen3_moe").folder, tmp_path / "broken")
+    tensors = read_all(tmp_path / "broken")
+    del tensors["language_model.model.layers.1.mlp.experts.3.down_proj.weight"]
+    save_file(tensors, tmp_path / "broken" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="its weights cannot be loaded"):
+        open_checkpoint(tmp_path / "broken").call("load_model", config=CPU)
+    assert "model.language_model.layers.1.mlp.experts.down_proj" in caplog.text
+
+
 def test_a_missing_tensor_is_an_error_that_names_it(tiny: Make, tmp_path: Path) -> None:
     shutil.copytree(tiny("internlm2").folder, tmp_path / "broken")
     tensors = read_all(tmp_path / "broken")

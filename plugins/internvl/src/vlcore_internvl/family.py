@@ -10,19 +10,30 @@ from vlcore.family import ConfigJson, FamilyOption, ModelFamily, ModelRecord, Pa
 
 #: Language model classes of the releases, and transformers' model type for each.
 LANGUAGE_MODELS = {
+    "GptOssForCausalLM": "gpt_oss",
     "InternLM2ForCausalLM": "llama",
+    "InternLM3ForCausalLM": "internlm3",
     "LlamaForCausalLM": "llama",
     "Phi3ForCausalLM": "phi3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
 }
 #: Boxes whose marks were left out: four numbers each in brackets, and brackets around all.
 BARE = re.compile(r"\[(?:(?:,\s*)?\[\s*\d+(?:\.\d+)?(?:\s*,\s*\d+(?:\.\d+)?){3}\s*\])+\s*\]")
 #: Frames taken of a video when nothing else is asked for.
 NUM_SEGMENTS = 8
-#: What was compared for every model below but the int8 one, on tiny checkpoints of the same layouts.
+#: What was compared for every model below but those of `UNRECORDED` and the int8 one, on tiny checkpoints.
 VERIFIED = "parity with the release on a tiny checkpoint of this layout"
 INT8 = "read from an int8 checkpoint made for the test; not compared with the release"
+#: Models whose releases could not be run, by a part of their names: their language model was held against
+#: transformers' own, their prompts and tokenizers against nothing.
+UNRECORDED = {
+    "3-9B": "logits equal to transformers' own InternLM3; not compared with the release",
+    "-A3B": "logits equal to transformers' own Qwen3-MoE; not compared with the release",
+    "-A4B": "logits equal to transformers' own gpt-oss; layout as its conversion has it; not compared with the release",
+    "-A28B": "logits equal to transformers' own Qwen3-MoE; not compared with the release",
+}
 #: First generation by name on the hub, with its id on ModelScope where that differs.
 _FIRST = {
     "InternVL-Chat-V1-5": "AI-ModelScope/InternVL-Chat-V1-5",
@@ -32,12 +43,13 @@ _FIRST = {
     "InternVL-Chat-V1-2": "",
     "InternVL-Chat-V1-2-Plus": "",
 }
-#: Sizes of the later generations by series.
+#: Sizes of the later generations by series, and the stages of training that were released beside the last one.
 _LATER = {
-    "InternVL2": "1B 2B 4B 8B 8B-MPO 26B 40B Llama3-76B",
-    "InternVL2_5": "1B 2B 4B 8B 26B 38B 78B 1B-MPO 2B-MPO 4B-MPO 8B-MPO 26B-MPO 38B-MPO 78B-MPO",
-    "InternVL3": "1B 2B 8B 14B 38B 78B",
-    "InternVL3_5": "1B 2B 4B 8B 14B 38B",
+    "InternVL2": ("1B 2B 4B 8B 8B-MPO 26B 40B Llama3-76B", ""),
+    "InternVL2_5": ("1B 2B 4B 8B 26B 38B 78B", "-MPO"),
+    "InternVL3": ("1B 2B 8B 9B 14B 38B 78B", "-Pretrained -Instruct"),
+    "InternVL3_5": ("1B 2B 4B 8B 14B 38B 30B-A3B 241B-A28B", "-Pretrained -Instruct -MPO"),
+    "InternVL3_5-GPT-OSS": ("20B-A4B-Preview", ""),
 }
 #: Other system texts, fewer tiles, one picture a talk.
 FIRST_GENERATION = tuple(
@@ -51,8 +63,13 @@ FIRST_GENERATION = tuple(
     for name, modelscope in _FIRST.items()
 )
 LATER_GENERATIONS = tuple(
-    ModelRecord(name=f"{series}-{size}".lower(), huggingface=f"OpenGVLab/{series}-{size}", verified=VERIFIED)
-    for series, sizes in _LATER.items()
+    ModelRecord(
+        name=f"{series}-{size}{stage}".lower(),
+        huggingface=f"OpenGVLab/{series}-{size}{stage}",
+        verified=next((found for part, found in UNRECORDED.items() if part in f"{series}-{size}"), VERIFIED),
+    )
+    for series, (sizes, stages) in _LATER.items()
+    for stage in ("", *stages.split())
     for size in sizes.split()
 )
 
@@ -69,16 +86,23 @@ def language_class(config: ConfigJson) -> str:
 
 
 def recognise(config: ConfigJson, folder: Path) -> bool:
-    """Whether a checkpoint is an InternVL release whose language model is known here."""
-    return config.get("model_type") == "internvl_chat" and language_class(config) in LANGUAGE_MODELS
+    """Whether a checkpoint is an InternVL release that is known here."""
+    return config.get("model_type") == "internvl_chat" and reject(config, folder) is None
 
 
 def reject(config: ConfigJson, folder: Path) -> str | None:
     """Why a checkpoint of InternVL's model type cannot be loaded."""
     if config.get("model_type") != "internvl_chat":
         return None
-    found = language_class(config) or "not named"
-    return f"its language model is {found}; known are {', '.join(LANGUAGE_MODELS)}"
+    if config.get("flash_mode"):
+        return "it is a Flash model, which chooses between two numbers of tokens for each tile; they are not known here"
+    method = (config.get("quantization_config") or {}).get("quant_method", "bitsandbytes")
+    if method != "bitsandbytes":
+        return f"its weights are quantized by {method}, and their kernels are not known here; take the full ones"
+    if language_class(config) not in LANGUAGE_MODELS:
+        found = language_class(config) or "not named"
+        return f"its language model is {found}; known are {', '.join(LANGUAGE_MODELS)}"
+    return None
 
 
 def read_boxes(text: str) -> tuple[Box, ...]:

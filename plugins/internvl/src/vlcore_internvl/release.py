@@ -25,6 +25,8 @@ LANGUAGE_KEYS = (
     "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "max_position_embeddings",
     "original_max_position_embeddings", "attention_bias", "attention_dropout", "resid_pdrop", "embd_pdrop",
     "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "initializer_range",
+    "decoder_sparse_step", "moe_intermediate_size", "num_experts_per_tok", "num_experts", "norm_topk_prob",
+    "mlp_only_layers", "router_aux_loss_coef", "num_local_experts", "swiglu_limit",
     "bos_token_id", "eos_token_id", "pad_token_id",
 )
 #: Keys of `vision_config`, and their names in transformers.
@@ -85,7 +87,7 @@ def native_config(checkpoint: Checkpoint) -> InternVLReleaseConfig:
 def ties_head(config: Mapping[str, Any]) -> bool:
     """Whether the head is the embedding."""
     tied = bool(config["llm_config"].get("tie_word_embeddings"))
-    return tied and language_class(config) == "Qwen3ForCausalLM"
+    return tied and language_class(config).startswith("Qwen3")
 
 
 def count_tile_tokens(config: Mapping[str, Any]) -> int:
@@ -104,13 +106,29 @@ def language_config(config: Mapping[str, Any]) -> PretrainedConfig:
     from transformers import AutoConfig
 
     llm = config["llm_config"]
-    own = {key: llm[key] for key in LANGUAGE_KEYS if key in llm}
-    if language_class(config) == "InternLM2ForCausalLM":
-        own["attention_bias"] = bool(llm.get("bias", False))
+    own = {key: llm[key] for key in LANGUAGE_KEYS if key in llm} | read_biases(config)
     return AutoConfig.for_model(
         LANGUAGE_MODELS[language_class(config)], **own,
         rope_parameters=read_rope(llm), tie_word_embeddings=ties_head(config),
     )
+
+
+def read_biases(config: Mapping[str, Any]) -> dict[str, bool]:
+    """Which linear layers of an InternLM have biases; other language models say it in transformers' words.
+
+    Raises:
+        CheckpointError: for an InternLM3 with biases in some of its layers only: transformers has none such.
+    """
+    llm = config["llm_config"]
+    bias = bool(llm.get("bias", False))
+    if language_class(config) == "InternLM2ForCausalLM":
+        return {"attention_bias": bias}
+    if language_class(config) != "InternLM3ForCausalLM":
+        return {}
+    if bool(llm.get("qkv_bias", False)) != bias:
+        why = "qkv_bias differs from bias, and transformers' InternLM3 has biases everywhere or nowhere"
+        raise CheckpointError("llm_config in config.json", why, "no released model is so: copy config.json again")
+    return {"attention_bias": bias, "mlp_bias": bias}
 
 
 def read_rope(llm: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Prompts of the releases: a table of four templates, system texts by generation, the media rule."""
+"""Prompts of the releases: a table of five templates, system texts by generation, the media rule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from vlcore.errors import CheckpointError
 from vlcore.messages import Image, Message, Role, Video
 from vlcore.resolve import Checkpoint
-from vlcore.template import ChatTemplate, EncodeOptions, Segment, Stop
+from vlcore.template import ChatTemplate, EncodeOptions, Segment, Stop, split_tokens
 
 from vlcore_internvl.family import is_first_generation
 from vlcore_internvl.release import first_tokens
@@ -25,6 +25,12 @@ THIRD_GENERATION = (
     "你是书生·万象，英文名是InternVL，"
     "是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
+#: The date is the release's.
+GPT_OSS = (
+    "You are InternVL, a large language model trained by Shanghai AI Laboratory.\n"
+    "Knowledge cutoff: 2024-06\nCurrent date: 2025-08-06\n\nReasoning: low\n\n"
+    "# Valid channels: final. Channel must be included for every message."
+)
 #: System texts by generation and template.
 SYSTEM_TEXTS: Mapping[str, Mapping[str, str]] = {
     "first": {
@@ -37,6 +43,7 @@ SYSTEM_TEXTS: Mapping[str, Mapping[str, str]] = {
         "phi3-chat": SECOND_GENERATION,
         "Hermes-2": SECOND_GENERATION,
         "internvl2_5": THIRD_GENERATION,
+        "internvl3_5_gpt_oss": GPT_OSS,
     },
 }
 
@@ -52,6 +59,10 @@ class Layout:
         after: text behind that token.
         frame: text before a video frame, `{}` is its number.
         strips: whether the release's training code strips every message.
+        assistant: the assistant's name in `role`, with what the release has the model say before every answer.
+        counted: what of the assistant's role text the release's training code counts in the loss.
+        last: the token behind the last message of a training row, where it is another one.
+        begins: whether prompts begin with the tokenizer's begin-of-text token, where it has one.
     """
 
     role: str = "<|im_start|>{}\n"
@@ -60,6 +71,10 @@ class Layout:
     after: str = ""
     frame: str = "Frame{}: "
     strips: bool = False
+    assistant: str = "assistant"
+    counted: str = ""
+    last: str = ""
+    begins: bool = True
 
 
 LAYOUTS = {
@@ -71,6 +86,16 @@ LAYOUTS = {
         end="<|end|>",
     ),
     "internvl2_5": Layout(after="\n", frame="Frame-{}: "),
+    "internvl3_5_gpt_oss": Layout(
+        role="<|start|>{}<|message|>",
+        specials=frozenset({"<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"}),
+        end="<|end|>",
+        frame="Frame-{}: ",
+        assistant="assistant<|channel|>final",
+        counted="<|channel|>final<|message|>",
+        last="<|return|>",
+        begins=False,
+    ),
 }
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
@@ -83,17 +108,34 @@ class InternVLTemplate(ChatTemplate):
         first: tokens before everything, which the release's prompt text does not show.
         frame: text before a video frame, `{}` is its number.
         strips: whether the release's training code strips every message.
+        counted: what of the assistant's role text the release's training code counts in the loss.
+        last: the token behind the last message of a training row, where it is another one.
     """
 
     first: tuple[str, ...] = ()
     frame: str = "Frame{}: "
     strips: bool = False
+    counted: str = ""
+    last: str = ""
     tags: tuple[str, ...] = ("<image>", "<video>")
     typed: frozenset[str] = field(default=GROUNDING)
 
     def write_segments(self, messages: Sequence[Message], options: EncodeOptions) -> tuple[Segment, ...]:
         """The segments of a conversation, behind the tokens that begin every prompt."""
-        return (*(_hidden(token) for token in self.first), *super().write_segments(messages, options))
+        segments = (*(_hidden(token) for token in self.first), *super().write_segments(messages, options))
+        if self.last and options.train:
+            return (*segments[:-1], replace(segments[-1], text=self.last))
+        return segments
+
+    def write_message(self, message: Message, options: EncodeOptions) -> tuple[Segment, ...]:
+        """The segments of one message. The release trains gpt-oss to say the channel, which the prompt says here."""
+        segments = super().write_message(message, options)
+        if message.role != "assistant" or not (message.trained and options.train and options.loss_on == "release"):
+            return segments
+        head = len(split_tokens(self.roles["assistant"], self.specials))
+        first = head - len(split_tokens(self.counted, self.specials))
+        counted = (replace(segment, trained=True) for segment in segments[first:head])
+        return (*segments[:first], *counted, *segments[head:])
 
     def write_content(self, message: Message, options: EncodeOptions) -> tuple[Segment, ...]:
         """The segments of a message's content.
@@ -148,17 +190,19 @@ def build_template(checkpoint: Checkpoint) -> InternVLTemplate:
     generation = "first" if is_first_generation(checkpoint.record) else "later"
     system = checkpoint.config.get("system_message")
     layout = LAYOUTS[name]
-    roles = {role: layout.role.format(role) for role in _ROLES}
+    roles = {role: layout.role.format(layout.assistant if role == "assistant" else role) for role in _ROLES}
     return InternVLTemplate(
         roles=roles,
         ends=dict.fromkeys(_ROLES, layout.end),
         after=layout.after,
         specials=layout.specials,
         system=SYSTEM_TEXTS[generation][name] if system is None else str(system),
-        stop=Stop(tokens=(layout.end,)),
-        first=first_tokens(checkpoint.folder),
+        stop=Stop(tokens=tuple(filter(None, (layout.last, layout.end)))),
+        first=first_tokens(checkpoint.folder) if layout.begins else (),
         frame=layout.frame,
         strips=layout.strips,
+        counted=layout.counted,
+        last=layout.last,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,56 @@ from vlcore_internvl.template import LAYOUTS, SYSTEM_TEXTS
 #: The nine tokens every release adds, in its order.
 IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
 ROLE_TOKENS = ("<|im_start|>", "<|im_end|>")
+HARMONY_TOKENS = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>")
 ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of release: its language model's class, model type and template."""
+    """A kind of release.
+
+    Attributes:
+        architecture: the language model's class.
+        model_type: the language model's model type.
+        template: the template that `config.json` names.
+        tokenizer: the tokenizer's class; Qwen's has bytes, InternLM's has pieces.
+        llm: keys of `llm_config` that this language model has of its own, or other values.
+    """
 
     architecture: str
     model_type: str
     template: str
+    tokenizer: str = "Qwen2Tokenizer"
+    llm: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: Of Qwen3's mixtures of experts: 128 experts, 8 to a token in the released sizes.
+EXPERTS = {
+    "num_experts": 12, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True,
+    "decoder_sparse_step": 1, "mlp_only_layers": [], "router_aux_loss_coef": 0.001,
+}
+#: Of InternLM3.
+INTERNLM3 = {
+    "qkv_bias": False, "bias": False, "rms_norm_eps": 1e-5, "rope_theta": 50000000.0,
+    "rope_scaling": {"rope_type": "dynamic", "factor": 6.0},
+}
+#: Of gpt-oss: 32 experts, 4 to a token, and a window of 128 positions in every other layer.
+GPT_OSS = {
+    "num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32, "swiglu_limit": 7.0,
+    "attention_bias": True, "sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"],
+    "rms_norm_eps": 1e-5, "rope_theta": 150000.0, "max_position_embeddings": 131072,
+    "rope_scaling": {
+        "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+        "original_max_position_embeddings": 4096,
+    },
+}
 KINDS = {
     "qwen2": Kind("Qwen2ForCausalLM", "qwen2", "Hermes-2"),
-    "internlm2": Kind("InternLM2ForCausalLM", "internlm2", "internlm2-chat"),
+    "internlm2": Kind("InternLM2ForCausalLM", "internlm2", "internlm2-chat", "InternLM2Tokenizer"),
+    "internlm3": Kind("InternLM3ForCausalLM", "internlm3", "internvl2_5", "InternLM3Tokenizer", INTERNLM3),
     "qwen3": Kind("Qwen3ForCausalLM", "qwen3", "internvl2_5"),
+    "qwen3_moe": Kind("Qwen3MoeForCausalLM", "qwen3_moe", "internvl2_5", llm=EXPERTS),
+    "gpt_oss": Kind("GptOssForCausalLM", "gpt_oss", "internvl3_5_gpt_oss", "PreTrainedTokenizerFast", GPT_OSS),
 }
 
 
@@ -49,7 +83,8 @@ def write_tiny(
 
     Args:
         folder: an empty folder.
-        kind: `qwen2` (as InternVL2-1B), `internlm2` (as InternVL2-2B) or `qwen3` (as InternVL3.5).
+        kind: `qwen2` (as InternVL2-1B), `internlm2` (as InternVL2-2B), `internlm3` (as InternVL3-9B), `qwen3` (as
+            InternVL3.5), `qwen3_moe` (as InternVL3.5-30B-A3B) or `gpt_oss` (as InternVL3.5-GPT-OSS-20B-A4B).
         seed: of the weights; equal seeds give equal files.
         tile: edge of a tile in pixels, a multiple of 28.
         texts: what the tokenizer should spell in few tokens; it can spell everything.
@@ -61,7 +96,8 @@ def write_tiny(
     chosen = KINDS[kind]
     layout = LAYOUTS[chosen.template]
     learnt = [*texts, SYSTEM_TEXTS["later"][chosen.template], *map(layout.role.format, ROLES)]
-    vocabulary = write_pieces(folder, learnt) if kind == "internlm2" else write_bytes(folder, learnt)
+    write = write_pieces if chosen.tokenizer.startswith("InternLM") else write_bytes
+    vocabulary = write(folder, learnt, chosen.tokenizer)
     config = describe_model(chosen, vocabulary, tile, width, layers) | changes
     _write_json(folder / "config.json", config)
     write_weights(folder, seed)
@@ -88,6 +124,7 @@ def describe_model(kind: Kind, vocabulary: int, tile: int, width: int, layers: i
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": width // 4,
             "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
             "max_position_embeddings": 32768, "tie_word_embeddings": False, "initializer_range": 0.02,
+            **kind.llm,
         },
     }
 
@@ -119,25 +156,34 @@ def write_weights(folder: Path, seed: int) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def write_bytes(folder: Path, texts: Sequence[str], size: int = 512) -> int:
-    """vocab.json and merges.txt of a byte-level tokenizer as Qwen's; returns the size of the vocabulary."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+def write_bytes(folder: Path, texts: Sequence[str], tokenizer: str, size: int = 512) -> int:
+    """A byte-level tokenizer; returns the size of the vocabulary.
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    Qwen's is vocab.json and merges.txt, gpt-oss' is tokenizer.json with all its tokens.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bytewise = Tokenizer(models.BPE())
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.model.save(str(folder))
-    first = tokenizer.get_vocab_size()
-    added = {first + i: token for i, token in enumerate(("<|endoftext|>", *ROLE_TOKENS, *IMAGE_TOKENS))}
-    settings = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    _write_added(folder, added, settings)
+    bytewise.train_from_iterator(texts, trainer)
+    first, qwen = bytewise.get_vocab_size(), tokenizer == "Qwen2Tokenizer"
+    roles = ROLE_TOKENS if qwen else HARMONY_TOKENS
+    added = {first + i: token for i, token in enumerate(("<|endoftext|>", *roles, *IMAGE_TOKENS))}
+    if qwen:
+        bytewise.model.save(str(folder))
+    else:
+        bytewise.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in added.values()])
+        bytewise.save(str(folder / "tokenizer.json"))
+    names = {"eos_token": roles[-1], "pad_token": "<|endoftext|>"}
+    _write_added(folder, added, {"tokenizer_class": tokenizer, **names})
     return first + len(added)
 
 
-def write_pieces(folder: Path, texts: Sequence[str], size: int = 512) -> int:
-    """tokenizer.model as InternLM2's, the role tokens over two of its pieces; returns the size."""
+def write_pieces(folder: Path, texts: Sequence[str], tokenizer: str, size: int = 512) -> int:
+    """tokenizer.model as InternLM's, the role tokens over two of its pieces; returns the size."""
     from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
     written = io.BytesIO()
@@ -153,7 +199,7 @@ def write_pieces(folder: Path, texts: Sequence[str], size: int = 512) -> int:
     added = {0: "<unk>", 1: "<s>", 2: "</s>", 3: ROLE_TOKENS[0], 4: ROLE_TOKENS[1]}
     added |= {first + i: token for i, token in enumerate(IMAGE_TOKENS)}
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    _write_added(folder, added, {"tokenizer_class": "InternLM2Tokenizer", **names})
+    _write_added(folder, added, {"tokenizer_class": tokenizer, **names})
     return int(first) + len(IMAGE_TOKENS)
 
 
@@ -161,7 +207,8 @@ def _write_added(folder: Path, added: Mapping[int, str], settings: Mapping[str, 
     """tokenizer_config.json and special_tokens_map.json."""
     tokens = {str(token_id): {"content": token, "special": True} for token_id, token in added.items()}
     names = {key: token for key, token in settings.items() if key.endswith("_token")}
-    special = names | {"additional_special_tokens": [*ROLE_TOKENS, *IMAGE_TOKENS]}
+    written = [token for token in (*ROLE_TOKENS, *HARMONY_TOKENS, *IMAGE_TOKENS) if token in added.values()]
+    special = names | {"additional_special_tokens": written}
     _write_json(folder / "special_tokens_map.json", special)
     _write_json(folder / "tokenizer_config.json", {**settings, "added_tokens_decoder": tokens})
 
