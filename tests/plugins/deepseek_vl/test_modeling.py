@@ -245,7 +245,7 @@ def test_recomputing_activations_changes_no_gradient(hybrid: bool, tiny: Tiny) -
 @pytest.mark.parametrize("hybrid", [False, True])
 def test_parts_cover_every_parameter(hybrid: bool, tiny: Tiny) -> None:
     checkpoint = tiny(hybrid)
-    parts = {checkpoint.family.parts.part_of(name) for name, _ in load(checkpoint).named_parameters()}
+    parts = {checkpoint.parts.part_of(name) for name, _ in load(checkpoint).named_parameters()}
     assert parts == {"language", "vision", "projector"}
 
 
@@ -257,7 +257,7 @@ def test_default_adapters_go_into_the_language_models_attention_only(hybrid: boo
     layers = range(model.config.text_config.num_hidden_layers)
     expected = {f"model.language_model.layers.{i}.self_attn.{name}_proj" for i in layers for name in "qkvo"}
     assert set(targets) == expected
-    every = set(find_linear(checkpoint.family, model, "ALL"))
+    every = set(find_linear(checkpoint, model, "ALL"))
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert every == linear - {"lm_head"}
 

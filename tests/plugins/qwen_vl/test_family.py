@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -36,11 +34,6 @@ def test_only_a_qwen_that_sees_is_recognised() -> None:
 def test_look_alikes_are_rejected_with_a_reason_and_strangers_without() -> None:
     assert "not Qwen-VL" in str(reject({"model_type": "qwen"}, Path()))
     assert reject({"model_type": "llava"}, Path()) is None
-
-
-def test_importing_the_plugin_imports_nothing_heavy() -> None:
-    code = "import sys, vlcore_qwen_vl; print({'torch', 'transformers', 'numpy', 'PIL', 'tiktoken'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
 def test_boxes_are_written_in_thousandths_below_a_thousand_and_read_again() -> None:

@@ -13,7 +13,6 @@ from vlcore.lora import find_linear
 from vlcore.messages import Image, make_message, user
 from vlcore.model import VLModel, load_model
 from vlcore.resolve import Checkpoint
-from vlcore_qwen_vl.family import FAMILY
 from vlcore_qwen_vl.vision import resize_positions
 
 GREEDY = GenerateConfig(max_new_tokens=6, temperature=0)
@@ -191,18 +190,13 @@ def test_eager_attention_computes_what_sdpa_does(model: VLModel, examples: Seque
         model.module.set_attn_implementation("sdpa")
 
 
-def test_every_parameter_belongs_to_a_part(model: VLModel) -> None:
-    assert {FAMILY.parts.part_of(name) for name, _ in model.module.named_parameters()} == {
-        "language", "vision", "projector"}
-
-
 def test_default_adapters_are_on_what_was_fused_and_all_reaches_every_linear_layer(model: VLModel) -> None:
-    default = find_linear(FAMILY, model.module, "DEFAULT")
+    default = find_linear(model.checkpoint, model.module, "DEFAULT")
     assert {name.rsplit(".", 1)[0] for name in default} == {
         f"model.language_model.layers.{layer}.self_attn" for layer in range(2)}
     assert {name.rsplit(".", 1)[1] for name in default} == {"q_proj", "k_proj", "v_proj"}
     linear = {name for name, module in model.module.named_modules() if isinstance(module, nn.Linear)}
-    assert set(find_linear(FAMILY, model.module, "ALL")) == linear - {"lm_head"}
+    assert set(find_linear(model.checkpoint, model.module, "ALL")) == linear - {"lm_head"}
 
 
 def test_low_precision_answers_with_its_own_dtype(tiny) -> None:

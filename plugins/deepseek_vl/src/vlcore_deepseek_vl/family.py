@@ -7,13 +7,6 @@ from pathlib import Path
 from vlcore.family import ConfigJson, ModelFamily, ModelRecord, Parts, WeightFolder
 
 MODEL_TYPE = "multi_modality"
-_CONVERTED = "it is DeepSeek-VL converted to transformers' layout; take the original, deepseek-ai/deepseek-vl-*"
-#: Look-alikes by their `model_type`, and why they are not loaded.
-OTHERS = {
-    "deepseek_vl": _CONVERTED,
-    "deepseek_vl_hybrid": _CONVERTED,
-    "deepseek_vl_v2": "it is DeepSeek-VL2, another architecture than DeepSeek-VL",
-}
 #: Tensors that a release holds and never computes with: SigLIP's pooling head, and two norms behind the towers.
 UNREAD = (r"^vision_model\..*\.attn_pool\.", r"^vision_model\.(high|low)_layer_norm\.")
 
@@ -42,7 +35,9 @@ def reject(config: ConfigJson, folder: Path) -> str | None:
     """Why a checkpoint that looks like DeepSeek-VL is not loaded."""
     if config.get("model_type") == MODEL_TYPE and is_janus(config):
         return "it is Janus, which shares DeepSeek-VL's model_type multi_modality but also generates images"
-    return OTHERS.get(str(config.get("model_type")))
+    if config.get("model_type") == "deepseek_vl_v2":
+        return "it is DeepSeek-VL2, another architecture than DeepSeek-VL"
+    return None
 
 
 def list_folders(config: ConfigJson, folder: Path) -> tuple[WeightFolder, ...]:
