@@ -68,6 +68,34 @@ def test_a_value_that_is_not_a_number_fails() -> None:
     assert not measure("loss", 1.0, float("nan")) <= 1
 
 
+def test_a_recorded_tensor_that_is_not_computed_fails(copy: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = copy / "m" / "cases" / "train.safetensors"
+    save_file({**load_file(path), "image_grid_thw": torch.ones(1, 3)}, path)
+    (outcome,) = run_cases(find_cases([copy]))
+    assert outcome.faults == ("image_grid_thw is recorded, and vlcore computes none",)
+
+
+def test_tensors_may_be_grouped_otherwise_but_not_ordered_otherwise() -> None:
+    import torch
+
+    rows = torch.arange(12.0).reshape(2, 3, 2)
+    assert measure("image_features", rows, rows.reshape(1, 6, 2)) == 0
+    assert measure("image_features", rows, rows.transpose(0, 1)) > 1
+    assert measure("image_features", rows, rows.reshape(2, 2, 3)) == float("inf")
+
+
+def test_tensors_without_a_tolerance_must_be_equal() -> None:
+    import torch
+
+    grid = torch.tensor([[1, 4, 6]])
+    assert measure("image_grid_thw", grid, grid.clone()) == 0
+    assert measure("image_grid_thw", grid, torch.tensor([[1, 6, 4]])) == float("inf")
+    assert measure("image_grid_thw", grid, torch.tensor([[1, 4]])) == float("inf")
+
+
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cases"):
         find_cases([tmp_path])

@@ -1,34 +1,33 @@
-"""`vlcore parity`: a model against what its release computes."""
+"""`vlcore parity`: recording what a release computes, and holding a model against it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from vlcore.cli.options import ConfigCommand
+from vlcore.cli import LazyGroup
+
+#: Command -> module below `vlcore.cli`, and the sentence `vlcore parity --help` shows.
+COMMANDS = {
+    "run": ("parity_run", "Hold a model against recorded data; `vlcore parity FOLDER...` is the same."),
+    "record": ("parity_record", "Record what a reference computes."),
+}
 
 
-@click.command(cls=ConfigCommand)
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a case.")
-def command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Run the recorded cases below FOLDERS through the public API and compare every recorded value.
+class ParityGroup(LazyGroup):
+    """The group whose command `run` goes without saying."""
 
-    A row a case shows the worst difference of each value in units of its tolerance. Exit code 1 when a case
-    fails.
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click, with `run` before folders and its options."""
+        named = args and (args[0] in self.table or args[0] in ("-h", "--help"))
+        return super().parse_args(ctx, args if named or not args else ["run", *args])
+
+
+@click.group(cls=ParityGroup, table=COMMANDS, invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Record what a release computes, and hold a model against it.
+
+    `vlcore parity FOLDER...` runs the recorded cases below the folders.
     """
-    import dataclasses
-    import json
-
-    from vlcore.parity import find_cases, run_cases
-
-    outcomes = []
-    for outcome in run_cases(find_cases(folders)):
-        outcomes.append(outcome)
-        click.echo(json.dumps(dataclasses.asdict(outcome)) if as_json else outcome.describe())
-    failed = sum(not outcome.passed for outcome in outcomes)
-    if not as_json:
-        click.echo(f"{len(outcomes) - failed} passed, {failed} failed")
-    if failed:
-        raise click.exceptions.Exit(1)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
