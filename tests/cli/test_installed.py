@@ -27,7 +27,10 @@ PROJECTS = {
     "toy-needs": ("needs", "import a_module_that_is_not_there"),
     "toy-misspelt": ("misspelt", "import vlcore\n@vlcore.hookimpl\ndef lode_model(checkpoint): ..."),
     "toy-arguments": ("arguments", "import vlcore\n@vlcore.hookimpl\ndef load_model(chekpoint): ..."),
+    "toy-newer": ("newer", "from vlcore import a_name_of_tomorrow"),
 }
+#: Distribution -> what it requires; pip is told to leave requirements alone.
+REQUIRES = {"toy-newer": "vlcore>=99"}
 PYPROJECT = """
 [build-system]
 requires = ["hatchling"]
@@ -36,6 +39,7 @@ build-backend = "hatchling.build"
 [project]
 name = "{name}"
 version = "1.2.3"
+dependencies = [{requires}]
 
 [project.entry-points.vlcore]
 {point} = "{module}"
@@ -50,7 +54,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         module = name.replace("-", "_")
         (root / name).mkdir()
         (root / name / f"{module}.py").write_text(code)
-        (root / name / "pyproject.toml").write_text(PYPROJECT.format(name=name, point=point, module=module))
+        (root / name / "pyproject.toml").write_text(PYPROJECT.format(
+            name=name, point=point, module=module, requires=f'"{REQUIRES[name]}"' if name in REQUIRES else ""))
     target = root / "site"
     flags = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
     folders = [root / name for name in PROJECTS]
@@ -79,6 +84,25 @@ def test_broken_plugin_costs_one_line_and_the_others_are_listed(site, plugin, re
     assert f"pip uninstall toy-{plugin}" in warning and "VLCORE_PLUGINS" in warning
     assert "toy-1b" in models.stdout
     assert reason in plugins.stdout and "rival" in plugins.stdout
+
+
+def test_plugin_for_a_newer_core_is_refused_by_name_with_the_command_and_the_others_go_on(site):
+    result = run(site, "newer,rival", "models")
+    (warning,) = result.stderr.splitlines()
+    assert "plugin newer of toy-newer 1.2.3 was left out: it needs vlcore>=99, and vlcore " in warning
+    assert warning.endswith("; run: pip install -U vlcore")
+    assert result.returncode == 0 and "toy-1b" in result.stdout
+
+
+def test_every_fault_is_told_at_once_and_ends_with_1(site):
+    result = run(site, "raises,newer,misspelt,good,rival,second", "plugins", "--check")
+    *lines, last = result.stdout.splitlines()
+    faults = [line for line in lines if line.startswith("fault: ")]
+    assert result.returncode == 1 and not result.stderr
+    for part in ("toy-raises", "pip install -U vlcore", "lode_model", "plugin good", "model toy-1b"):
+        assert sum(part in line for line in faults) >= 1, part
+    assert last.endswith(f"{len(faults)} faults")
+    assert any("note: plugin arguments of toy-arguments 1.2.3: VLCORE_PLUGINS=" in line for line in lines)
 
 
 @pytest.mark.parametrize(

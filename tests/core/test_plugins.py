@@ -1,7 +1,12 @@
+import warnings
+from types import SimpleNamespace
+
+import pluggy
 import pytest
-from vlcore import hookimpl
-from vlcore.errors import PluginError
+from vlcore import clashes, hookimpl, plugins
+from vlcore.errors import PluginError, VlcoreDeprecationWarning
 from vlcore.family import ModelRecord
+from vlcore.hookspecs import deprecate
 from vlcore.plugins import discover
 
 
@@ -81,7 +86,7 @@ def test_limit_leaves_a_broken_plugin_unloaded(make_point, make_plugin):
 
 
 def test_limit_with_a_name_that_is_not_installed_warns_with_the_near_name(make_point, make_plugin):
-    with pytest.warns(UserWarning, match=r"VLCORE_PLUGINS names internvi, .*did you mean internvl\?"):
+    with pytest.warns(UserWarning, match=r"VLCORE_PLUGINS names internvi: .*did you mean internvl\?"):
         discover([make_point("internvl", make_plugin())], "internvi")
 
 
@@ -132,3 +137,65 @@ def test_registry_knows_who_owns_a_family(use_plugins, make_point, make_family, 
     registry = use_plugins(make_point("toy", make_plugin(family)))
     assert registry.owner_of(family).distribution == "vlcore-toy"
     assert get(registry, "native").origin == "vlcore.native"
+
+
+@pytest.mark.parametrize(("needs", "command"), [("vlcore>=9", "pip install -U vlcore"), ("vlcore==9.*", "-U vlcore"),
+                                                ("vlcore<0.0.1", "pip install -U vlcore-other")])
+def test_plugin_made_for_another_core_is_left_out_unimported_with_the_command_to_run(
+    needs, command, make_point, make_family, make_plugin
+):
+    class Unimported(make_point):
+        def load(self):
+            raise AssertionError("it was imported")
+
+    other = Unimported("other", None, requires=("torch", needs))
+    with pytest.warns(UserWarning) as caught:
+        registry = discover([other, make_point("toy", make_plugin(make_family()))])
+    (warning,) = caught
+    assert f"plugin other of vlcore-other 1.2.3 was left out: it needs {needs}, and vlcore " in str(warning.message)
+    assert str(warning.message).endswith(command)
+    assert get(registry, "toy").families
+
+
+def test_plugin_whose_requirement_cannot_be_read_is_left_out(make_point, make_plugin):
+    with pytest.warns(UserWarning, match="plugin odd .* was left out: InvalidRequirement"):
+        discover([make_point("odd", make_plugin(), requires=("vlcore >>> 1",))])
+
+
+def test_requirement_that_this_core_meets_or_that_is_of_another_machine_is_no_matter(make_point, make_plugin):
+    needs = ("vlcore>=0.0.1", "vlcore>=9; python_version < '3'", "vlcore>=9; extra == 'new'")
+    assert get(discover([make_point("toy", make_plugin(), requires=needs)]), "toy").failure == ""
+
+
+@pytest.fixture
+def old_hooks(monkeypatch):
+    """Specifications of which one hook and one argument are deprecated."""
+    spec = pluggy.HookspecMarker("vlcore")
+    notice = deprecate("hook greet", "1.2", "2.0", "fill welcome")
+    of_argument = deprecate("argument loudly of welcome", "1.3", "2.0", "take volume")
+    specs = SimpleNamespace(**{name: getattr(plugins.hookspecs, name) for name in vars(plugins.hookspecs)
+                               if name.startswith("register_")})
+    specs.greet = spec(warn_on_impl=notice)(lambda name: None)
+    specs.welcome = spec(warn_on_impl_args={"loudly": of_argument})(lambda name, loudly: None)
+    for module in (plugins, clashes):
+        monkeypatch.setattr(module, "hookspecs", specs)
+
+
+@pytest.mark.parametrize(("hook", "said"), [({"greet": lambda name: None}, "hook greet"),
+                                            ({"welcome": lambda loudly: None}, "argument loudly of welcome")])
+def test_deprecated_hook_or_argument_warns_with_the_distribution_and_goes_on_working(
+    hook, said, old_hooks, make_point, make_plugin
+):
+    with pytest.warns(VlcoreDeprecationWarning) as caught:
+        registry = discover([make_point("toy", make_plugin(**hook))])
+    (warning,) = caught
+    text = str(warning.message)
+    assert text.startswith(f"plugin toy of vlcore-toy 1.2.3: {said} is deprecated since hooks 1.")
+    assert "gone in 2.0" in text and warning.filename == __file__
+    assert get(registry, "toy").hooks == tuple(hook)
+
+
+def test_plugin_that_uses_nothing_deprecated_is_not_warned(old_hooks, make_point, make_plugin):
+    with warnings.catch_warnings(record=True) as caught:
+        discover([make_point("toy", make_plugin(welcome=lambda name: None))])
+    assert caught == []

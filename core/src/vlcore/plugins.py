@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -16,17 +16,25 @@ import pluggy
 from importlib_metadata import EntryPoint, entry_points
 
 from vlcore import hookspecs
-from vlcore.errors import PluginError, suggest_near
+from vlcore.clashes import GROUP, find_misspelt, find_rivals, find_twins
+from vlcore.clashes import LIMIT as LIMIT
+from vlcore.errors import PluginError, VlcoreDeprecationWarning, suggest_near
 from vlcore.family import DatasetRecord, ModelFamily
 from vlcore.metrics.record import Metric
+from vlcore.requirements import refuse_other_core
 
-#: The entry-point group of plugins.
-GROUP = "vlcore"
-#: Environment variable: a comma-separated list of the only plugins to load (empty: none but the core's own).
-LIMIT = "VLCORE_PLUGINS"
 #: The plugin that holds the defaults of the core.
 NATIVE = "native"
 _Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a plugin uses that a later version of the hooks will not have, and the line where it does."""
+
+    text: str
+    file: str
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,9 @@ class Plugin:
         families: the families it registered, and its `datasets` and `metrics`.
         hooks: names of the hooks it fills.
         failure: why it could not be loaded; empty when it was.
+        remedy: what to do about the failure.
+        refused: whether no command goes on before that is done.
+        notices: what it uses that is deprecated.
     """
 
     name: str
@@ -51,6 +62,20 @@ class Plugin:
     metrics: tuple[Metric, ...] = ()
     hooks: tuple[str, ...] = ()
     failure: str = ""
+    remedy: str = ""
+    refused: bool = False
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The plugin with its distribution, for a message."""
+        return f"plugin {self.name} of {self.distribution} {self.version}"
+
+    @property
+    def fault(self) -> PluginError | None:
+        """Its failure as an error."""
+        given = self.title if self.refused else f"{self.title} was left out"
+        return PluginError(given, self.failure, self.remedy) if self.failure else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +113,26 @@ class Registry:
         removed = [self.manager.get_plugin(name) for name in others]
         return self.manager.subset_hook_caller(hook, removed)(**arguments)
 
-
     def fills(self, hook: str, owner: str) -> bool:
         """Whether a plugin, the owner of a model or one that owns nothing, takes part in a hook for that model."""
         others = {p.name for p in self.plugins if p.families and p.name != owner}
         names = {impl.plugin_name for impl in getattr(self.manager.hook, hook).get_hookimpls()}
         return bool(names - others - {NATIVE})
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What discovery found, and every fault of it.
+
+    Attributes:
+        registry: the plugins, and the manager that holds those which could be loaded.
+        refused: faults with which no command goes on.
+        warned: faults that cost no more than the plugin that has them.
+    """
+
+    registry: Registry
+    refused: tuple[PluginError, ...] = ()
+    warned: tuple[PluginError, ...] = ()
 
 
 @cache
@@ -114,57 +153,92 @@ def discover(found: Iterable[EntryPoint], limit: str | None = None) -> Registry:
     Args:
         found: the entry points of the group.
         limit: comma-separated names of the only plugins to load; None loads all.
+
+    Raises:
+        PluginError: the first fault with which nothing goes on.
     """
-    chosen = choose_plugins(found, limit)
-    check_names(chosen)
+    survey = survey_plugins(found, limit)
+    for warned in survey.warned:
+        warnings.warn(str(warned), stacklevel=2)
+    for refused in survey.refused:
+        raise refused
+    for plugin in survey.registry.plugins:
+        for notice in plugin.notices:
+            text = f"{plugin.title}: {notice.text}"
+            warnings.warn_explicit(text, VlcoreDeprecationWarning, notice.file, notice.line)
+    return survey.registry
+
+
+def survey_plugins(found: Iterable[EntryPoint], limit: str | None = None) -> Survey:
+    """Loads plugins, checks them against each other, and keeps every fault instead of raising; as `discover`."""
+    installed = list(found)
+    points = choose_plugins(installed, limit)
+    twins = tuple(find_twins(points))
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    loaded = [load_plugin(manager, point) for point in chosen]
-    check_hooks(manager, loaded)
+    loaded = [load_plugin(manager, point) for point in {point.name: point for point in reversed(points)}.values()]
+    loaded.reverse()
+    misspelt = tuple(find_misspelt(manager, loaded))
     plugins = tuple(add_records(manager, plugin) for plugin in loaded)
-    check_owners(plugins)
-    return Registry(manager, plugins)
+    faults = [(plugin.refused, plugin.fault) for plugin in plugins if plugin.fault]
+    refused = (*twins, *(fault for fatal, fault in faults if fatal), *misspelt, *find_rivals(plugins))
+    warned = (*find_unknown(installed, limit), *(fault for fatal, fault in faults if not fatal))
+    return Survey(Registry(manager, plugins), refused, warned)
+
+
+def read_limit(limit: str | None) -> set[str] | None:
+    """The names of the only plugins to load, the core's own among them; None when all are."""
+    return None if limit is None else {NATIVE, *filter(None, (name.strip() for name in limit.split(",")))}
 
 
 def choose_plugins(found: Iterable[EntryPoint], limit: str | None) -> list[EntryPoint]:
-    """The entry points to load, the core's own first, then by name; a name that is not there costs a warning."""
+    """The entry points to load, the core's own first, then by name."""
     points = sorted(found, key=lambda point: (point.name != NATIVE, point.name))
-    if limit is None:
-        return points
-    wanted = {NATIVE, *filter(None, (name.strip() for name in limit.split(",")))}
-    names = {NATIVE, *(point.name for point in points)}
-    for name in sorted(wanted - names):
-        near = suggest_near(name, names)
-        warnings.warn(f"{LIMIT} names {name}, which is not installed; {near}", stacklevel=2)
-    return [point for point in points if point.name in wanted]
+    wanted = read_limit(limit)
+    return points if wanted is None else [point for point in points if point.name in wanted]
+
+
+def find_unknown(found: Iterable[EntryPoint], limit: str | None) -> Iterator[PluginError]:
+    """Names of plugins to load that are not installed."""
+    names = {NATIVE, *(point.name for point in found)}
+    for name in sorted((read_limit(limit) or set()) - names):
+        yield PluginError(f"{LIMIT} names {name}", "it is not installed", suggest_near(name, names))
 
 
 def load_plugin(manager: pluggy.PluginManager, point: EntryPoint) -> Plugin:
-    """One plugin, registered; or its failure, with one warning that says how to go on without it.
-
-    Raises:
-        PluginError: for an implementation that does not fit its hook.
-    """
+    """One plugin, registered, or with its failure. What it requires of vlcore is read before it is imported."""
     name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
     plugin = Plugin(point.name, name, version, point.value)
     try:
+        if point.dist and point.name != NATIVE:
+            refuse_other_core(point.dist, plugin.title)
         module = point.load()
-        manager.register(module, point.name)
+        notices = register(manager, module, plugin)
     except pluggy.PluginValidationError as error:
-        raise PluginError(
-            f"plugin {point.name} of {name} {version}",
-            "a hook is not written as vlcore calls it (" + " ".join(str(error).split()) + ")",
-            f"correct or uninstall {name}, or set {LIMIT} to the plugins you want",
-        ) from error
+        why = f"a hook is not written as vlcore calls it ({' '.join(str(error).split())})"
+        do = f"correct or uninstall {name}, or set {LIMIT} to the plugins you want"
+        return replace(leave_out(manager, plugin, error), failure=why, remedy=do, refused=True)
     except (Exception, SystemExit) as error:
         # A plugin is somebody else's code: whatever it raises must not take the others down.
         return leave_out(manager, plugin, error)
     callers = manager.get_hookcallers(module) or []
-    return replace(plugin, hooks=tuple(sorted(caller.name for caller in callers)))
+    return replace(plugin, hooks=tuple(sorted(caller.name for caller in callers)), notices=notices)
+
+
+def register(manager: pluggy.PluginManager, module: object, plugin: Plugin) -> tuple[Notice, ...]:
+    """Registers a plugin's implementations; returns what is deprecated of them.
+
+    Raises:
+        pluggy.PluginValidationError: for an implementation that does not fit its hook.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", VlcoreDeprecationWarning)
+        manager.register(module, plugin.name)
+    return tuple(Notice(str(item.message), item.filename, item.lineno) for item in caught)
 
 
 def add_records(manager: pluggy.PluginManager, plugin: Plugin) -> Plugin:
-    """The plugin with the families, data sets and metrics it registers; or its failure, with one warning."""
+    """The plugin with the families, data sets and metrics it registers; or its failure."""
     try:
         return replace(
             plugin,
@@ -196,68 +270,11 @@ def ask_plugin(manager: pluggy.PluginManager, plugin: Plugin, hook: str, kind: t
 
 
 def leave_out(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException) -> Plugin:
-    """The plugin with its failure, taken off the manager; one warning says how to go on without it."""
+    """The plugin with its failure and how to go on without it, taken off the manager."""
     if manager.has_plugin(plugin.name):
         manager.unregister(name=plugin.name)
+    if isinstance(error, PluginError):
+        return replace(plugin, hooks=(), failure=error.why, remedy=error.do)
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    warnings.warn(
-        f"plugin {plugin.name} of {plugin.distribution} {plugin.version} was left out: {reason}; "
-        f"mend it, remove it (pip uninstall {plugin.distribution}), or set {LIMIT} to the plugins you want",
-        stacklevel=2,
-    )
-    return replace(plugin, hooks=(), failure=reason)
-
-
-def check_names(found: Iterable[EntryPoint]) -> None:
-    """Refuses two plugins of one name, of which pluggy would skip the second in silence."""
-    owners: dict[str, list[str]] = {}
-    for point in found:
-        owner = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
-        owners.setdefault(point.name, []).append(owner)
-    for name, several in owners.items():
-        if len(several) > 1:
-            both = " and ".join(sorted(several))
-            raise PluginError(f"plugin {name}", f"{both} both bring it", "uninstall one of them")
-
-
-def check_hooks(manager: pluggy.PluginManager, plugins: Iterable[Plugin]) -> None:
-    """Refuses implementations of hooks that do not exist, unless they are marked `optionalhook=True`."""
-    known = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{GROUP}_spec")]
-    for plugin in plugins:
-        for hook in set(plugin.hooks) - set(known):
-            impls = getattr(manager.hook, hook).get_hookimpls()
-            if not all(impl.optionalhook for impl in impls if impl.plugin_name == plugin.name):
-                raise PluginError(
-                    f"hook {hook} of {plugin.distribution} {plugin.version}",
-                    "vlcore has no hook of this name",
-                    f"{suggest_near(hook, known)} (correct or uninstall {plugin.distribution})",
-                )
-
-
-def check_owners(plugins: Iterable[Plugin]) -> None:
-    """Refuses two plugins that register one model name or hub id."""
-    owners: dict[str, Plugin] = {}
-    for plugin in plugins:
-        for model in (model for family in plugin.families for model in family.models):
-            for name in (model.name, *model.hub_ids):
-                other = owners.setdefault(name.lower(), plugin)
-                if other is not plugin:
-                    both = " and ".join(f"{p.distribution} {p.version}" for p in (other, plugin))
-                    raise PluginError(
-                        f"model {name}",
-                        f"{both} both own it",
-                        f"uninstall one of them, or set {LIMIT} to the plugins you want",
-                    )
-    check_names_of_records("dataset", [(plugin, record.name) for plugin in plugins for record in plugin.datasets])
-    check_names_of_records("metric", [(plugin, metric.name) for plugin in plugins for metric in plugin.metrics])
-
-
-def check_names_of_records(kind: str, named: Iterable[tuple[Plugin, str]]) -> None:
-    """Refuses two records of one kind and name, such as two data sets."""
-    owners: dict[str, Plugin] = {}
-    for plugin, name in named:
-        if name.lower() in owners:
-            both = " and ".join(f"{p.distribution} {p.version}" for p in (owners[name.lower()], plugin))
-            raise PluginError(f"{kind} {name}", f"{both} both register it",
-                              f"uninstall one of them, or set {LIMIT} to the plugins you want")
-        owners[name.lower()] = plugin
+    do = f"mend it, remove it (pip uninstall {plugin.distribution}), or set {LIMIT} to the plugins you want"
+    return replace(plugin, hooks=(), failure=reason, remedy=do)
