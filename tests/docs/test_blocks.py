@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,18 @@ from vlcore.plugins import get_registry
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: Followed by a test of its own, test_tutorial.py.
+TUTORIAL = ROOT / "docs" / "plugins" / "tutorial.md"
+RUN = [page for page in PAGES if page != TUTORIAL]
+BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 #: Blocks that are not run: pictures of flows and trees, and data that tests/core/test_dataset_docs.py reads.
-SHOWN = ("", "text", "json", "jsonl")
+SHOWN = ("", "text", "json", "jsonl", "toml")
 CHECKPOINT = "output/NAME/v0-DATE/checkpoint-N"
 
 
-def read_blocks(page: Path) -> list[tuple[str, str]]:
-    return [(kind, text) for kind, text in BLOCK.findall(page.read_text("utf8"))]
+def read_blocks(page: Path) -> list[tuple[str, str, str]]:
+    """Kind, file and text of each block; a block that names a file is written to it."""
+    return BLOCK.findall(page.read_text("utf8"))
 
 
 def write_scene(folder: Path, family_name: str) -> None:
@@ -59,7 +64,7 @@ def fill_in(text: str, folder: Path) -> str:
 
 def run_command(command: str, folder: Path) -> None:
     words = shlex.split(command)
-    settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    settings = dict(word.split("=", 1) for word in takewhile(re.compile(r"[A-Z_]+=").match, words))
     words = words[len(settings) :]
     if words[0] == "curl":
         done = subprocess.run([*words, "--fail-with-body", "--silent"], check=False, capture_output=True, text=True)
@@ -69,14 +74,17 @@ def run_command(command: str, folder: Path) -> None:
     elif words[:2] == ["pip", "install"]:
         check_install(words[2:])
     else:
-        assert words[0] == "vlcore", f"a command that no test knows to run: {command}"
+        assert words[0] in ("vlcore", "python"), f"a command that no test knows to run: {command}"
         if "tests/parity" in command:
             words = [word.replace("tests/parity", str(ROOT / "tests" / "parity")) for word in words]
+        words, target = (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, "")
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("vlcore")), *words[1:]], cwd=folder, input="exit\n", text=True,
+            [str(Path(sys.executable).with_name(words[0])), *words[1:]], cwd=folder, input="exit\n", text=True,
             capture_output=True, timeout=300, check=False, env=os.environ | settings | {"OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        if target:
+            (folder / target).write_text(done.stdout, "utf8")
 
 
 #: Where the pages say that a server listens.
@@ -111,22 +119,24 @@ def check_install(words: list[str]) -> None:
     extras = {project["name"]: project.get("optional-dependencies", {}) for project in projects}
     for word in (word for word in words if word.startswith("vlcore")):
         name, _, extra = word.rstrip("]").partition("[")
-        assert name in extras and (not extra or extra in extras[name]), word
+        assert name in extras and set(filter(None, extra.split(","))) <= set(extras[name]), word
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[str, Path], str]
 ) -> None:
-    blocks = [(kind, text) for kind, text in read_blocks(page) if kind not in SHOWN]
+    blocks = [block for block in read_blocks(page) if block[0] not in SHOWN or block[1]]
     if not blocks:
         return
     write_scene(tmp_path, page.stem)
     monkeypatch.chdir(tmp_path)
     place = SERVER
-    for kind, text in blocks:
+    for kind, title, text in blocks:
         text = text.replace(SERVER, place)
-        if kind == "console":
+        if title:
+            (tmp_path / title).write_text(text, "utf8")
+        elif kind == "console":
             for line in text.replace("\\\n", " ").splitlines():
                 if line.startswith(("$ vlcore serve", "$ vlcore web")):
                     place = serve(fill_in(line[2:], tmp_path), tmp_path)
