@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import vlcore
-from vlcore.cli import COMMANDS, data
+from vlcore.cli import COMMANDS, data, parity, plugin
 
 #: Packages outside the standard library that may be imported before a command runs.
-LIGHT = {"vlcore", "click", "pluggy", "importlib_metadata", "lazy_importer", "zipp", "typing_extensions"}
+LIGHT = {"vlcore", "click", "pluggy", "importlib_metadata", "lazy_importer", "packaging", "zipp", "typing_extensions"}
 PROBE = """
 import sys
 before = set(sys.modules)
@@ -32,7 +32,8 @@ def list_imports(code: str) -> set[str]:
     "code",
     ["import vlcore", "import vlcore.errors, vlcore.family, vlcore.messages, vlcore.config, vlcore.native"]
     + [HELP.format(arguments=[*command, "--help"]) for command in
-       ([], *([name] for name in COMMANDS), *(["data", name] for name in data.COMMANDS))],
+       ([], *([name] for name in COMMANDS), *(["data", name] for name in data.COMMANDS),
+        *(["plugin", name] for name in plugin.COMMANDS), *(["parity", name] for name in parity.COMMANDS))],
 )
 def test_nothing_heavy_is_imported(code):
     imported = list_imports(code)
@@ -40,9 +41,9 @@ def test_nothing_heavy_is_imported(code):
     assert imported - sys.stdlib_module_names - LIGHT == set()
 
 
-@pytest.mark.parametrize("command", ["models", "plugins"])
+@pytest.mark.parametrize("command", [["models"], ["plugins"], ["plugins", "--check"]])
 def test_listing_plugins_imports_them_and_nothing_heavy(command):
-    extra = list_imports(HELP.format(arguments=[command])) - sys.stdlib_module_names - LIGHT
+    extra = list_imports(HELP.format(arguments=command)) - sys.stdlib_module_names - LIGHT
     assert {name for name in extra if not name.startswith("vlcore_")} == set()
 
 

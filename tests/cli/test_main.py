@@ -100,7 +100,9 @@ def test_warning_is_one_line(capsys):
 def test_models_without_plugins_says_what_to_install(use_plugins, capsys):
     use_plugins()
     assert run("models") == 0
-    assert "pip install vlcore-internvl" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "pip install vlcore-internvl" in said
+    assert "Other models that transformers has for pictures and text work" in said
 
 
 @pytest.mark.parametrize("command", ["models", "plugins"])

@@ -26,6 +26,7 @@ COMMANDS = {
     "web": ("web", "Open a page in the browser for talking with a model."),
     "models": ("models", "List the models that the installed plugins know."),
     "plugins": ("plugins", "List the installed plugins and what is wrong with them."),
+    "plugin": ("plugin", "Write a plugin, and check that its models do what every family must."),
     "parity": ("parity", "Hold a model against recorded data of its release."),
     "demo": ("demo", "Train and ask a tiny model on real images, offline, in two minutes."),
 }
