@@ -23,6 +23,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +36,7 @@ from PIL import Image
 from transformers import GenerationConfig
 from vlcore.batch import collate
 from vlcore.config import GenerateConfig
-from vlcore.detokenizer import Detokenizer
-from vlcore.generate import answer_one, make_request, settled_text
+from vlcore.generate import answer_one, make_request, read_pieces
 from vlcore.messages import user
 from vlcore.model import VLModel, load_model
 from vlcore.template import Stop
@@ -118,10 +118,10 @@ def measure_decoding(model: VLModel, tokens: int, rounds: int, tile: int) -> dic
         make_request(model, asked, settings).run(model, clock)
 
     def stream(clock: Clock) -> None:
-        seen = SimpleQueue[int]()
-        reader = Thread(target=read_answer, args=(model, seen, tokens))
+        seen = SimpleQueue[Any]()
+        reader = Thread(target=lambda: deque(read_pieces(seen, model.frontend), 0))
         reader.start()
-        make_request(model, asked, settings).run(model, lambda token: seen.put(token) or clock(token))
+        seen.put(make_request(model, asked, settings).run(model, lambda token: seen.put(token) or clock(token)))
         reader.join()
 
     def plain(clock: Clock) -> None:
@@ -137,13 +137,6 @@ def measure_decoding(model: VLModel, tokens: int, rounds: int, tile: int) -> dic
             way(clock)
             rates[name].append(clock.rate)
     return rates
-
-
-def read_answer(model: VLModel, seen: SimpleQueue[int], tokens: int) -> None:
-    """Makes text of tokens as they come, as whoever reads a stream does."""
-    written = Detokenizer(model.frontend.tokenizer)
-    for _ in range(tokens):
-        settled_text(model.frontend.template, written.add(seen.get()))
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ class Detokenizer:
         self.text = ""
         self.begin = self.settled = 0
 
-    def add(self, token: int) -> str:
-        """The text up to and with a token, without what the next ones may change: half a character, say."""
-        self.ids.append(token)
+    def add(self, *tokens: int) -> str:
+        """The text up to and with some tokens, without what the next ones may change: half a character, say."""
+        self.ids += tokens
         known = self.decode(self.ids[self.begin : self.settled])
         now = self.decode(self.ids[self.begin :])
         if len(now) > len(known) and not now.endswith(HALF):

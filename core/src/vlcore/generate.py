@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from queue import SimpleQueue
 from threading import Event, Thread
+from time import sleep
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlcore.batch import Example, collate, load_pixels
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache
 
-    from vlcore.model import VLModel
+    from vlcore.model import Frontend, VLModel
 
 #: Used where neither the call nor the family says anything: greedy, up to this many tokens.
 DEFAULTS: dict[str, Any] = {"max_new_tokens": 1024, "temperature": 0.0}
 #: A compiled step's cache has a multiple of this many positions.
 CACHE_STEP = 1024
+#: Seconds between two pieces of a streamed answer.
+PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,24 +316,40 @@ def stream_answer(
     thread = Thread(target=work, daemon=True)
     thread.start()
     try:
-        return (yield from _read_pieces(queue, model.frontend))
+        return (yield from read_pieces(queue, model.frontend))
     finally:
         halted.set()
         thread.join()
 
 
-def _read_pieces(queue: SimpleQueue[Any], frontend: Any) -> Generator[str, None, Reply]:
+def read_pieces(queue: SimpleQueue[Any], frontend: Frontend) -> Generator[str, None, Reply]:
+    """The text of tokens that come through a queue, piece by piece, until the reply or an error comes.
+
+    Between two pieces lie some milliseconds: each costs the thread that computes tokens a little of its time.
+    """
     shown, written = "", Detokenizer(frontend.tokenizer)
     while True:
-        item = queue.get()
-        if isinstance(item, BaseException):
-            raise item
-        text = item.text if isinstance(item, Reply) else settled_text(frontend.template, written.add(item))
+        tokens, end = take_all(queue)
+        if isinstance(end, BaseException):
+            raise end
+        text = end.text if end is not None else settled_text(frontend.template, written.add(*tokens))
         if text.startswith(shown) and len(text) > len(shown):
             yield text[len(shown) :]
             shown = text
-        if isinstance(item, Reply):
-            return item
+        if end is not None:
+            return end
+        sleep(PAUSE)
+
+
+def take_all(queue: SimpleQueue[Any]) -> tuple[list[int], Reply | BaseException | None]:
+    """The tokens that wait in a queue, at least one unless it is the end, and the end when it has come."""
+    tokens: list[int] = []
+    while not tokens or not queue.empty():
+        item = queue.get()
+        if not isinstance(item, int):
+            return tokens, item
+        tokens.append(item)
+    return tokens, None
 
 
 def settled_text(template: Template, text: str) -> str:
