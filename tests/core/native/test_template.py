@@ -30,6 +30,15 @@ THINKING = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}<|im_start|>assistant{%- endif -%}
 """
+#: One that opens the answers of the history with a space that its prompts do not have, as LLaVA-OneVision's.
+SPACED = """\
+{%- for message in messages -%}
+{{ '<|im_start|>' + message.role + ' \n' }}
+{%- for part in message.content -%}{{ '<|image_pad|>' if part.type == 'image' else part.text }}{%- endfor -%}
+<|im_end|>
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}
+"""
 Open = Callable[[str], Frontend]
 
 
@@ -118,6 +127,16 @@ def test_pictures_stand_where_they_are_tagged(native_frontend: Open, pictures: l
     assert "User: One <image> two <image> three<end_of_utterance>" in layout.prompt
     assert [slot.sizes[0] for slot in layout.slots] == [picture.size for picture in pictures[:2]]
     assert frontend.plan([user("No <image> here")]).slots == ()
+
+
+def test_an_answer_is_opened_as_its_prompt_ends_where_only_white_space_differs(
+    with_template: Callable[[str, str], Frontend]
+) -> None:
+    frontend = with_template("qwen2_vl", SPACED)
+    asked, whole = frontend.plan(TALK[:3]), frontend.plan(TALK, train=True)
+    assert whole.ids[: len(asked)] == asked.ids
+    assert whole.prompt.count("<|im_start|>assistant\n") == 2
+    assert whole.prompt.count("<|im_start|>user \n") == 2
 
 
 def test_a_template_that_changes_what_was_said_is_refused_for_training_with_the_place(

@@ -49,6 +49,8 @@ class NativeTemplate:
         end: the token behind the last answer, for chat templates that write none.
         names: tokens at which a prompt is cut.
         left: those of them that take the white space before them.
+        opening: how an answer of the history is opened, and how the prompt for one ends, where the chat template
+            writes the two with different white space (LLaVA-OneVision's does). Everywhere it is the second.
     """
 
     processor: Any
@@ -58,6 +60,7 @@ class NativeTemplate:
     end: str
     names: frozenset[str] = field(repr=False)
     left: frozenset[str] = frozenset()
+    opening: tuple[str, str] | None = None
 
     def write_segments(self, messages: Sequence[Message], options: EncodeOptions) -> tuple[Segment, ...]:
         """The segments of a conversation.
@@ -106,7 +109,7 @@ class NativeTemplate:
             why = f"the model's chat template refuses it ({first_line(error)})"
             raise UsageError(f"a conversation of {roles}", why,
                              "leave out the system text, or put the turns in the order it asks for") from error
-        return written
+        return written.replace(*self.opening) if self.opening else written
 
     def check_whole(self, whole: str, talk: Talk) -> None:
         """Refuses what a chat template has not written once each.
@@ -261,7 +264,20 @@ def build_template(checkpoint: Checkpoint) -> NativeTemplate:
         spaced=find_spaces(plain) == "first",
         names=frozenset(tokens), left=frozenset(name for name, token in tokens.items() if token.lstrip),
     )
-    return add_stop(template)
+    return add_stop(replace(template, opening=find_opening(template)))
+
+
+def find_opening(template: NativeTemplate) -> tuple[str, str] | None:
+    """How a template opens an answer of the history and a new one, when nothing but white space differs."""
+    messages = [make_message("user", "a"), make_message("assistant", "b")]
+    try:
+        asked = template.render_talk(messages[:1], open_turn=True)[1]
+        answered = template.render_talk(messages, open_turn=False)[1]
+    except UsageError:
+        return None
+    # What stands behind the question, and between it and its answer.
+    new, old = MARKS.split(asked)[-1], [*MARKS.split(answered), "", ""][2]
+    return (old, new) if not old.startswith(new) and old.split() == new.split() else None
 
 
 def find_ends(tokenizer: Any, config: Any, folder: Path) -> tuple[str, ...]:
