@@ -25,7 +25,7 @@ class Door:
         """Looks at all connections once.
 
         Args:
-            connections: uvicorn's protocols, each with its `cycle` (the request, None before the first) and `transport`.
+            connections: uvicorn's protocols, each with its `transport` and `cycle`, the request, None before the first.
             now: seconds of a clock that never goes back.
         """
         waiting = [c for c in connections if c.transport and (c.cycle is None or c.cycle.response_complete)]
