@@ -21,7 +21,13 @@ FAULTS = {
     "raises": ("raise RuntimeError('out\\nof order')", ("left out: RuntimeError: out of order", "pip uninstall toy-x")),
     "needs a module": ("import a_module_that_is_not_there", ("left out: ModuleNotFoundError",)),
     "misspelt": ("import vlcore\n@vlcore.hookimpl\ndef lode_model(checkpoint): ...", ("did you mean load_model?",)),
-    "argument": ("import vlcore\n@vlcore.hookimpl\ndef load_model(chekpoint): ...", ("chekpoint", "uninstall toy-x")),
+    "argument": ("import vlcore\n@vlcore.hookimpl\ndef load_model(chekpoint): ...",
+                 ("load_model is given no argument chekpoint", "did you mean checkpoint?", "uninstall toy-x")),
+    "no return": ("import vlcore\n@vlcore.hookimpl\ndef register_models(): ...",
+                  ("left out: TypeError: register_models gave nothing; let it return a list of ModelFamily",)),
+    "no list": (FAMILY.replace("[", "").replace("]", ""), ("gave ModelFamily, which is no list of ModelFamily",)),
+    "no tuple": (FAMILY.replace("parts=None", 'native=("llava")'), ('write native=("llava",)',)),
+    "no mark": (FAMILY.replace("@vlcore.hookimpl", ""), ("fills no hook; mark its hooks with @vlcore.hookimpl",)),
 }
 
 
@@ -53,6 +59,14 @@ def test_faults_of_several_plugins_are_all_told(write_distribution):
         assert part in text
 
 
+def test_two_owners_of_one_model_type_are_told(write_distribution):
+    code = FAMILY.replace("recognise=lambda config, folder: False", 'native=("llava",)')
+    write_distribution("toy-a", point="a", code=code)
+    write_distribution("toy-b", point="b", code=code.replace("toy-1b", "b-1b").replace("TOY", "B"))
+    (line,) = inspect()
+    assert line.startswith("fault: model type llava: toy-a 1.2.3 and toy-b 1.2.3 both own it; uninstall one of them")
+
+
 def test_a_plugin_for_a_newer_core_is_told_once(write_distribution):
     write_distribution("toy-x", point="x", code="raise AssertionError", requires=["vlcore>=99"])
     (line,) = inspect()
@@ -61,7 +75,7 @@ def test_a_plugin_for_a_newer_core_is_told_once(write_distribution):
 
 
 def test_requirements_out_of_range_and_missing_extras_are_told(write_distribution):
-    write_distribution("toy-x", point="x", requires=["transformers<4", "toy-gone", "vlcore[no-such]"])
+    write_distribution("toy-x", point="x", code=FAMILY, requires=["transformers<4", "toy-gone", "vlcore[no-such]"])
     lines = inspect()
     assert len(lines) == 3
     assert lines[0].startswith("fault: toy-x 1.2.3 needs transformers<4: transformers ")
@@ -90,7 +104,7 @@ def test_the_command_ends_with_1_for_faults_and_0_for_notes(write_distribution, 
     code, said = run()
     assert code == 0 and said.splitlines()[-1].endswith("nothing is wrong") and "note: plugin yi_vl" in said
     monkeypatch.setenv("VLCORE_PLUGINS", "internvl,x")
-    write_distribution("toy-x", point="x", requires=["toy-gone"])
+    write_distribution("toy-x", point="x", code=FAMILY, requires=["toy-gone"])
     code, said = run()
     assert code == 1 and said.splitlines()[-1].endswith("1 fault")
     code, said = run("--json")

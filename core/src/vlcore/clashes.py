@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
 from vlcore import hookspecs
 from vlcore.errors import PluginError, suggest_near
@@ -46,6 +47,19 @@ def find_misspelt(manager: pluggy.PluginManager, plugins: Iterable[Plugin]) -> I
                 )
 
 
+def explain_arguments(manager: pluggy.PluginManager, module: object) -> tuple[str, str] | None:
+    """The first argument of a plugin's hooks that vlcore does not give, and the near names; None without such a one."""
+    for name, spec in vars(hookspecs).items():
+        impl = getattr(module, name, None)
+        if not hasattr(spec, f"{GROUP}_spec") or not hasattr(impl, f"{GROUP}_impl"):
+            continue
+        known = getattr(manager.hook, name).spec.argnames
+        for argument in inspect.signature(cast("Callable[..., object]", impl)).parameters.values():
+            if argument.name not in known and argument.default is argument.empty:
+                return f"{name} is given no argument {argument.name}", f"{suggest_near(argument.name, known)} "
+    return None
+
+
 def find_rivals(plugins: Sequence[Plugin]) -> Iterator[PluginError]:
     """Models, data sets and metrics whose name or hub id two plugins register."""
     models = {(plugin.name, name.lower()): (plugin, name) for plugin in plugins for family in plugin.families
@@ -53,6 +67,13 @@ def find_rivals(plugins: Sequence[Plugin]) -> Iterator[PluginError]:
     yield from find_shared("model", "own", models.values())
     yield from find_shared("dataset", "register", [(p, record.name) for p in plugins for record in p.datasets])
     yield from find_shared("metric", "register", [(p, metric.name) for p in plugins for metric in p.metrics])
+
+
+def find_rival_types(plugins: Sequence[Plugin]) -> Iterator[PluginError]:
+    """Model types of transformers whose checkpoints two plugins take."""
+    types = {(plugin.name, name): (plugin, name) for plugin in plugins for family in plugin.families
+             if family.recognise is None for name in family.native}
+    yield from find_shared("model type", "own", types.values())
 
 
 def find_shared(kind: str, verb: str, named: Iterable[tuple[Plugin, str]]) -> Iterator[PluginError]:

@@ -215,6 +215,11 @@ class ModelFamily:
     grounding: Grounding | None = None
 
     def __post_init__(self) -> None:
+        for name in ("native", "attention", "tags"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise UsageError(f"family {self.name}", f"{name} is a text, not a tuple of texts",
+                                 f'write {name}=("{value}",)')
         if self.recognise is None and not self.native:
             raise UsageError(f"family {self.name}", "nothing says which checkpoints are of it",
                              "give native, transformers' model types, or recognise")

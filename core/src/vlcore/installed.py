@@ -10,8 +10,9 @@ from importlib_metadata import EntryPoint, distribution
 from packaging.requirements import InvalidRequirement
 from packaging.utils import canonicalize_name
 
-from vlcore.clashes import LIMIT
-from vlcore.plugins import choose_plugins, survey_plugins
+from vlcore.clashes import LIMIT, find_rival_types
+from vlcore.errors import PluginError
+from vlcore.plugins import Plugin, choose_plugins, survey_plugins
 from vlcore.requirements import CORE, Unmet, find_unmet
 
 if TYPE_CHECKING:
@@ -49,10 +50,19 @@ def inspect_plugins(found: Iterable[EntryPoint], limit: str | None) -> list[Find
     points = list(found)
     chosen = choose_plugins(points, limit)
     survey = survey_plugins(points, limit)
-    faults = [Finding("fault", e.given, e.why, e.do) for e in (*survey.refused, *survey.warned)]
+    plugins = survey.registry.plugins
+    found_out = (*survey.refused, *survey.warned, *find_rival_types(plugins), *find_empty(plugins))
+    faults = [Finding("fault", e.given, e.why, e.do) for e in found_out]
     notes = [Finding("note", plugin.title, notice.text, f"it stands in {notice.file}:{notice.line}")
-             for plugin in survey.registry.plugins for notice in plugin.notices]
+             for plugin in plugins for notice in plugin.notices]
     return [*faults, *check_requirements(chosen), *notes, *list_disabled(points, chosen, limit)]
+
+
+def find_empty(plugins: Iterable[Plugin]) -> Iterator[PluginError]:
+    """Plugins that were loaded and fill no hook, as when a mark is forgotten."""
+    for plugin in plugins:
+        if not plugin.hooks and not plugin.failure:
+            yield PluginError(plugin.title, f"{plugin.origin} fills no hook", "mark its hooks with @vlcore.hookimpl")
 
 
 def check_requirements(points: Iterable[EntryPoint]) -> Iterator[Finding]:

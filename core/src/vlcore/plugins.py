@@ -16,7 +16,7 @@ import pluggy
 from importlib_metadata import EntryPoint, entry_points
 
 from vlcore import hookspecs
-from vlcore.clashes import GROUP, find_misspelt, find_rivals, find_twins
+from vlcore.clashes import GROUP, explain_arguments, find_misspelt, find_rivals, find_twins
 from vlcore.clashes import LIMIT as LIMIT
 from vlcore.errors import PluginError, VlcoreDeprecationWarning, suggest_near
 from vlcore.family import DatasetRecord, ModelFamily
@@ -215,8 +215,9 @@ def load_plugin(manager: pluggy.PluginManager, point: EntryPoint) -> Plugin:
         module = point.load()
         notices = register(manager, module, plugin)
     except pluggy.PluginValidationError as error:
-        why = f"a hook is not written as vlcore calls it ({' '.join(str(error).split())})"
-        do = f"correct or uninstall {name}, or set {LIMIT} to the plugins you want"
+        reason, near = explain_arguments(manager, module) or (" ".join(str(error).split()), "")
+        why = f"a hook is not written as vlcore calls it ({reason})"
+        do = f"{near}correct or uninstall {name}, or set {LIMIT} to the plugins you want"
         return replace(leave_out(manager, plugin, error), failure=why, remedy=do, refused=True)
     except (Exception, SystemExit) as error:
         # A plugin is somebody else's code: whatever it raises must not take the others down.
@@ -262,6 +263,12 @@ def ask_plugin(manager: pluggy.PluginManager, plugin: Plugin, hook: str, kind: t
         return ()
     others = [impl.plugin for impl in answering if impl.plugin_name != plugin.name]
     answers = manager.subset_hook_caller(hook, others)()
+    if not answers:
+        raise TypeError(f"{hook} gave nothing; let it return a list of {kind.__name__}")
+    for answer in answers:
+        if not isinstance(answer, Iterable):
+            raise TypeError(f"{hook} gave {kind.__name__ if isinstance(answer, kind) else repr(answer)}, "
+                            f"which is no list of {kind.__name__}")
     records = tuple(record for answer in answers for record in answer)
     for record in records:
         if not isinstance(record, kind):

@@ -45,10 +45,16 @@ def test_a_name_that_means_nothing_brings_near_ones(name: str, family: str) -> N
         find_families(name, family)
 
 
+def test_a_plugin_without_a_family_is_told_so(use_plugins: Any, make_point: Any, make_plugin: Any) -> None:
+    use_plugins(make_point("bare", make_plugin()))
+    with pytest.raises(UsageError, match="plugin vlcore-bare: it registers no family; return its families from"):
+        find_families("vlcore-bare")
+
+
 def test_a_plugin_that_cannot_be_loaded_is_said_with_the_reason(use_plugins: Any, make_point: Any) -> None:
     with pytest.warns(UserWarning, match="left out"):
         use_plugins(make_point("broken", ImportError("no module named x")))
-    with pytest.raises(UsageError, match="plugin broken: it cannot be loaded .ImportError: no module named x"):
+    with pytest.raises(UsageError, match="plugin broken: it cannot be loaded .ImportError: no module named x.; mend"):
         find_families("vlcore-broken")
 
 
@@ -80,7 +86,7 @@ def test_what_a_plugin_raises_or_prints_is_a_failure_of_its_own(
 
     use_plugins(make_point("toy", make_plugin(make_family(), write_tiny=write_tiny)))
     (outcome,) = check_plugin("toy", tmp_path, only=["parts"])
-    assert outcome.failed and "RuntimeError in test_kit.py" in outcome.text
+    assert outcome.failed and "RuntimeError in testing/test_kit.py" in outcome.text
     assert capsys.readouterr().err == ""
 
 

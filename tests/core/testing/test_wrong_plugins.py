@@ -124,6 +124,11 @@ def claims_every_checkpoint() -> Hooks:
     return family(recognise=lambda config, folder: True)
 
 
+@fault("records", "'of_somebody_else'")
+def claims_what_has_keys_of_its_own() -> Hooks:
+    return family(recognise=lambda config, folder: {"vision_config", "language_config"} <= config.keys())
+
+
 @fault("records", "it raises KeyError")
 def stumbles_over_foreign_checkpoints() -> Hooks:
     return family(recognise=lambda config, folder: "vision_config" in config or config["model_type"] == "mine")
@@ -180,6 +185,16 @@ def takes_no_seed() -> Hooks:
     return {"write_tiny": lambda family, folder, texts, seed: good.write_tiny(family, folder, texts, 0)}
 
 
+@fault("tiny", "let it return True")
+def writes_and_returns_nothing() -> Hooks:
+    return {"write_tiny": lambda family, folder, texts, seed: good.write_tiny(family, folder, texts, seed) and None}
+
+
+@fault("tiny", "it writes no config.json, only weights")
+def writes_no_configuration() -> Hooks:
+    return {"write_tiny": lambda family, folder, texts, seed: bool((folder / "weights").write_bytes(b"1"))}
+
+
 @fault("tiny", "fill the hook write_tiny")
 def writes_none() -> Hooks:
     return {"write_tiny": lambda family, folder, texts, seed: None}
@@ -202,6 +217,11 @@ def loses_a_tensor() -> Hooks:
 @fault("load", "there are weights on cpu")
 def reads_weights_for_a_plan() -> Hooks:
     return {"load_model": lambda checkpoint, config: good.load_model(checkpoint, replace(config, device_map="cpu"))}
+
+
+@fault("load", "transformers has no models of type multi_modality; let the plugin's load_model return one")
+def returns_no_model() -> Hooks:
+    return {"load_model": lambda checkpoint, config: None}
 
 
 @fault("load", "training mode")
@@ -252,6 +272,16 @@ def trains_what_follows_the_end() -> Hooks:
 def trains_the_questions() -> Hooks:
     return template(lambda segments, messages, options: [
         replace(s, trained=options.train and (s.trained or s.text == "User:")) for s in segments])
+
+
+@fault("labels", "return a tuple with a Plan for each slot")
+def plans_once_for_all() -> Hooks:
+    return processor(plan=lambda made, slots, options: made.plan(slots, options)[0])
+
+
+@fault("media", "it gives a Tensor; return tensors by the names of the model's arguments")
+def loads_a_tensor_without_a_name() -> Hooks:
+    return processor(load=lambda made, images, plan: next(iter(made.load(images, plan).values())))
 
 
 @fault("media", "tiles are planned, loaded are")

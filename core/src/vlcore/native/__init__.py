@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlcore.errors import PluginError
 from vlcore.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -58,11 +59,19 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 @hookimpl(trylast=True)
 def load_model(checkpoint: Checkpoint, config: LoadConfig) -> PreTrainedModel:
-    """The class that transformers has for the configuration's `model_type`."""
-    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
+    """The class that transformers has for the configuration's `model_type`.
+
+    Raises:
+        PluginError: when it has none, so that the owner must load the model.
+    """
+    from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
     from vlcore.weights import load_pretrained
 
+    model_type = checkpoint.config.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise PluginError(f"hook load_model for {checkpoint.name}", f"plugin {checkpoint.owner} gives nothing, and "
+                          f"transformers has no models of type {model_type}", "let the plugin's load_model return one")
     native = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     return load_pretrained(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(native)], native, checkpoint, config)
 

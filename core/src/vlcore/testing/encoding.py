@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from vlcore.batch import IGNORED, Example, Layout
 from vlcore.errors import UsageError
 from vlcore.generate import is_stopped
-from vlcore.messages import user
+from vlcore.media import Plan, Slot, open_image, read_size
+from vlcore.messages import Image, user
 from vlcore.testing.outcome import Fault, NotApplicable
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ FILMS = ((1, 1.0), (2, 0.5), (7, 2.0), (100, 25.0), (1801, 30.0))
 
 def check_labels(subject: Subject) -> None:
     """What counts in the loss is each answer and its end: nothing before, nothing behind, the ids that are there."""
+    check_processor(subject)
     for talk in subject.talks:
         layout = subject.frontend.plan(talk.messages, train=True)
         given = f"the labels of a conversation ({talk.name})"
@@ -37,6 +39,23 @@ def check_labels(subject: Subject) -> None:
                         "mark the segments of each answer and of its end as trained, and nothing between")
         for (start, end), at in zip(runs, answers, strict=True):
             check_run(subject, talk, at, layout, (start, end))
+
+
+def check_processor(subject: Subject) -> None:
+    """Holds what the media processor gives for one picture to what it is asked for.
+
+    Raises:
+        Fault: when it is of another kind.
+    """
+    media, options, picture = subject.frontend.media, subject.frontend.resolve_options(), Image(subject.pictures[0])
+    plans: Any = media.plan((Slot((picture,), (read_size(picture),)),), options)
+    if not isinstance(plans, tuple) or [isinstance(plan, Plan) for plan in plans] != [True]:
+        raise Fault("plan() of the media processor", f"for one picture it gives {plans!r}",
+                    "return a tuple with a Plan for each slot")
+    pixels: Any = media.load((open_image(picture),), plans[0])
+    if not isinstance(pixels, Mapping):
+        raise Fault("load() of the media processor", f"it gives a {type(pixels).__name__}",
+                    "return tensors by the names of the model's arguments, such as pixel_values")
 
 
 def find_trained(labels: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -95,6 +114,7 @@ def outline(talk: Talk, layout: Layout, end: int | None = None) -> list[int]:
 
 def check_media(subject: Subject) -> None:
     """Media take the positions and tiles that were planned, and nothing else stands for them."""
+    check_processor(subject)
     image = subject.frontend.media.image_token_id
     for name, example in subject.rows.items():
         layout, given = example.layout, f"the media of a conversation ({name})"

@@ -64,14 +64,18 @@ def find_families(name: str, family: str = "") -> list[tuple[Plugin, ModelFamily
     """
     plugins, found, known = get_registry().plugins, [], set[str]()
     for plugin in plugins:
+        known |= {plugin.name, plugin.distribution} if plugin.name != NATIVE else set()
         if plugin.failure and name in (plugin.name, plugin.distribution):
-            raise UsageError(f"plugin {plugin.name}", f"it cannot be loaded ({plugin.failure})", "mend that first")
+            raise UsageError(f"plugin {plugin.name}", f"it cannot be loaded ({plugin.failure})", plugin.remedy)
         for each in plugin.families:
             names = {plugin.name, plugin.distribution, each.name, f"{plugin.name}/{each.name}"}
             known |= names
             found += [(plugin, each)] if name in names and family in ("", each.name) else []
     found = found or find_native(name, family)
     if not found:
+        if not family and name in known:
+            raise UsageError(f"plugin {name}", "it registers no family",
+                             "return its families from register_models, marked with @vlcore.hookimpl")
         given = f"{name} with family {family}" if family else name
         raise UsageError(f"plugin {given}", "no family of an installed plugin is meant", suggest_near(name, known))
     return found
@@ -147,7 +151,7 @@ def run_check(name: str, subject: Subject) -> Outcome:
     except Fault as fault:
         return tell("failed", " ".join(str(fault).split()))
     except Exception as error:  # a plugin is somebody else's code
-        return tell("failed", f"it ended with {explain(error)}")
+        return tell("failed", f"it ended with {explain(error, subject.plugin)}")
     return tell("passed")
 
 
@@ -162,9 +166,13 @@ def hushed() -> Iterator[None]:
         logging.disable(before)
 
 
-def explain(error: Exception) -> str:
-    """An error that no check expects: what it is, what it says, and the line that raised it."""
+def explain(error: Exception, plugin: Plugin) -> str:
+    """An error that no check expects: what it is, what it says, and the plugin's last line before it, if any."""
     if isinstance(error, VlcoreError):
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}: {first_line(error)}"
+    lines = traceback.extract_tb(error.__traceback__)
+    package = plugin.origin.partition(":")[0].partition(".")[0]
+    own = [line for line in lines if package in Path(line.filename).with_suffix("").parts]
+    last = (own or lines)[-1]
+    file = Path(*Path(last.filename).parts[-2:])
+    return f"{type(error).__name__} in {file}:{last.lineno}: {first_line(error)}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlcore.errors import show
 from vlcore.testing.outcome import Fault, NotApplicable
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def check_records(subject: Subject) -> None:
     if (checkpoint.family.name, checkpoint.owner) != (family.name, subject.plugin.name):
         raise Fault("the tiny checkpoint", f"it is recognised by family {checkpoint.family.name} of {checkpoint.owner}",
                     "let recognise of this family accept it, and no other")
-    for config in FOREIGN:
+    own = {key: value for key, value in checkpoint.config.items() if key != "architectures"}
+    for config in (*FOREIGN, *([{**own, "model_type": "of_somebody_else"}] if own.get("model_type") else ())):
         check_foreign("recognise", family.owns, config)
         check_foreign("reject", family.reject, config)
 
@@ -114,13 +116,14 @@ def check_foreign(name: str, ask: Callable[..., object], config: Mapping[str, An
     Raises:
         Fault: when it claims it, says why it rejects it, or stumbles.
     """
+    given = f"{name} of a foreign config.json, {show(dict(config))}"
     try:
         answer = ask(config, Path("nowhere"))
     except Exception as error:
-        raise Fault(f"{name} of a foreign config.json, {dict(config)}", f"it raises {type(error).__name__}: {error}",
+        raise Fault(given, f"it raises {type(error).__name__}: {error}",
                     "expect nothing of a configuration before its model_type is known") from error
     if answer:
-        raise Fault(f"{name} of a foreign config.json, {dict(config)}", f"it answers {answer!r}",
+        raise Fault(given, f"it answers {answer!r}",
                     "answer for this family's own model_type alone")
 
 

@@ -13,12 +13,12 @@ It is a plugin that a module of tests asks for, not one that every run of pytest
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from vlcore.errors import VlcoreError
 from vlcore.testing.kit import choose_checks, find_families, run_check
 from vlcore.testing.subject import Subject
 
@@ -27,35 +27,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Makes a test of each check for functions that take `vlcore_check`."""
     if "vlcore_check" not in metafunc.fixturenames:
         return
-    named: Any = getattr(metafunc.module, "vlcore_plugin", ())
+    named = read_names(metafunc.module, "vlcore_plugin")
     if not named:
-        raise pytest.UsageError(f"{metafunc.module.__name__}: it says nothing of the plugin to check; write "
-                                "vlcore_plugin = NAME")
+        raise pytest.Collector.CollectError(f"{metafunc.module.__name__}: it says nothing of the plugin to check; "
+                                            "write vlcore_plugin = NAME")
     place = Path(metafunc.module.__file__).parent
-    parity = tuple(place / folder for folder in getattr(metafunc.module, "vlcore_parity", ()))
-    families = [pair for name in ([named] if isinstance(named, str) else named) for pair in find_families(name)]
-    checks = choose_checks(getattr(metafunc.module, "vlcore_checks", ()))
+    parity = tuple(place / folder for folder in read_names(metafunc.module, "vlcore_parity"))
+    try:
+        families = [pair for name in named for pair in find_families(name)]
+        checks = choose_checks(read_names(metafunc.module, "vlcore_checks"))
+    except VlcoreError as error:
+        raise pytest.Collector.CollectError(str(error)) from error
     cases = [pytest.param((plugin, family, parity, check), id=f"{family.name}-{check}")
              for plugin, family in families for check in checks]
     metafunc.parametrize("vlcore_check", cases, indirect=True)
 
 
+def read_names(module: object, variable: str) -> tuple[str, ...]:
+    """What a module of tests says in a variable: one name or several; none when it is left out."""
+    said: str | Iterable[str] = getattr(module, variable, ())
+    return (said,) if isinstance(said, str) else tuple(said)
+
+
 @pytest.fixture(scope="session")
-def vlcore_subjects() -> dict[str, Subject]:
-    """The families that were checked so far, by name; each loads its model once."""
+def vlcore_subjects() -> dict[Hashable, Subject]:
+    """The families that were checked so far, by plugin, name and parity data; each loads its model once."""
     return {}
 
 
 @pytest.fixture
 def vlcore_check(
-    request: pytest.FixtureRequest, vlcore_subjects: dict[str, Subject], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, vlcore_subjects: dict[Hashable, Subject], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], None]:
     """Runs one check of one family: fails with what the plugin must change, skips with why it does not apply."""
     plugin, family, parity, check = request.param
-    if family.name not in vlcore_subjects:
-        work = tmp_path_factory.mktemp("vlcore")
-        vlcore_subjects[family.name] = Subject(plugin, family, work, parity)
-    subject = vlcore_subjects[family.name]
+    key = (plugin.name, family.name, parity)
+    if key not in vlcore_subjects:
+        vlcore_subjects[key] = Subject(plugin, family, tmp_path_factory.mktemp("vlcore"), parity)
+    subject = vlcore_subjects[key]
 
     def run() -> None:
         outcome = run_check(check, subject)

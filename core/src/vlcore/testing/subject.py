@@ -72,9 +72,14 @@ class Subject:
         folder = self.new_folder(name)
         written = get_registry().call(
             "write_tiny", self.plugin.name, family=self.family, folder=folder, texts=TEXTS, seed=seed)
-        if not written or not (folder / "config.json").is_file():
-            raise Fault(f"family {self.family.name}", "its plugin writes no tiny checkpoint, so nothing can be tried",
-                        "fill the hook write_tiny")
+        there = sorted(path.name for path in folder.iterdir())
+        if not written:
+            why, do = ("write_tiny writes, and does not say so", "let it return True") if there else (
+                "its plugin writes no tiny checkpoint, so nothing can be tried", "fill the hook write_tiny")
+            raise Fault(f"family {self.family.name}", why, do)
+        if "config.json" not in there:
+            raise Fault("write_tiny", f"it writes no config.json, only {', '.join(there) or 'nothing'}",
+                        "write all files that a release has")
         return folder
 
     def new_folder(self, name: str) -> Path:
