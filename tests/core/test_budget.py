@@ -82,7 +82,7 @@ def test_videos_lose_tiles_of_pictures_first_and_then_frames(frontend: Frontend)
 @pytest.mark.parametrize("model", FIXED)
 def test_a_model_of_fixed_pictures_has_nothing_to_shrink(open_frontend: OpenFrontend, model: str) -> None:
     messages = talk([picture(800, 600), Text("What?")])
-    with pytest.raises(Overflow, match="always take as many, so there is nothing to shrink"):
+    with pytest.raises(Overflow, match="shrink knows no way to make this model's media smaller"):
         fit(open_frontend(model), messages, 20, "shrink", **PLAN)
 
 

@@ -111,3 +111,13 @@ def test_a_loss_that_does_not_exist_is_refused(model: VLModel) -> None:
 def test_answers_go_into_the_checkpoint_or_here_but_never_into_a_release(tmp_path: Path) -> None:
     assert choose_result_path(InferConfig(ckpt_dir=str(tmp_path))).parent == tmp_path / "infer_result"
     assert choose_result_path(InferConfig(model=str(MODEL))).parent == Path("infer_result")
+
+
+def test_the_options_of_a_training_hold_for_what_it_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = {"config": {"model": "m", "dataset": ["d"], "option": ["max_num=2"]}, "model": {}, "files": {}}
+    (tmp_path / "sft_config.json").write_text(json.dumps(run))
+    monkeypatch.setattr("vlcore.model.open_model", lambda config, adapter: config.family_options)
+    assert vlcore.load_model(tmp_path) == {"max_num": "2"}
+    assert vlcore.load_model("base", adapter=tmp_path) == {"max_num": "2"}
+    assert vlcore.load_model(tmp_path, options={"max_num": 3}) == {"max_num": "3"}
+    assert vlcore.load_model("base") == {}

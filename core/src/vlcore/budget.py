@@ -122,7 +122,7 @@ def explain_overflow(
     """The error for a conversation of `length` tokens that no reduction brings below `least`."""
     tried = f" ({least} after {on_overflow})" if least < length else ""
     if on_overflow == "shrink" and not isinstance(frontend.media, ShrinkingProcessor):
-        tried = " (pictures of this model always take as many, so there is nothing to shrink)"
+        tried = " (shrink knows no way to make this model's media smaller)"
     elif on_overflow in ("shrink", "truncate") and not tried:
         tried = f" ({on_overflow} finds nothing to take away)"
     do = "choose another --on_overflow" if on_overflow != "error" else "choose --on_overflow drop, shrink or truncate"

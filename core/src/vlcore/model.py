@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from vlcore.batch import Example, Layout, collate, load_pixels, plan_layout
-from vlcore.checkpoint import find_base, load_adapter
+from vlcore.checkpoint import RUN_FILE, find_base, load_adapter, read_run
 from vlcore.config import RELEASE_SETTINGS, GenerateConfig, LoadConfig, read_config
 from vlcore.errors import UsageError
 from vlcore.generate import Reply, answer, stream_answer
@@ -298,7 +298,8 @@ def load_model(model: str | Path = "", *, adapter: str | Path = "", **settings: 
     """Loads a model by folder, hub id or registered name.
 
     Args:
-        model: what to load; a checkpoint of a LoRA training brings its base model along.
+        model: what to load; a checkpoint of a LoRA training brings its base model along, and any training's the
+            options of its family.
         adapter: an adapter to put on it.
         settings: fields of `LoadConfig`, such as `dtype="bf16"`, `device_map="cuda:0"`,
             `quantization_bit=4`, `attn="flash_attention_2"` or `model_type="internvl-chat-v1_5"`;
@@ -310,4 +311,17 @@ def load_model(model: str | Path = "", *, adapter: str | Path = "", **settings: 
     """
     options = {name: value for name, value in settings.pop("options", {}).items() if value is not None}
     pairs = [f"{name}={value}" for name, value in options.items()]
-    return open_model(read_config(LoadConfig, {"model": str(model), "option": pairs, **settings}), adapter)
+    config = read_config(LoadConfig, {"model": str(model), "option": pairs, **settings})
+    return open_model(adopt_options(config, adapter), adapter)
+
+
+def adopt_options(config: LoadConfig, adapter: str | Path = "") -> LoadConfig:
+    """The configuration with the family's options that the adapter or model was trained with; those given go first.
+
+    Raises:
+        CheckpointError: when the folder of a training is damaged.
+    """
+    folder = Path(adapter or config.model or "-")
+    if not (folder / RUN_FILE).is_file():
+        return config
+    return replace(config, option=(*read_run(folder).config.option, *config.option))

@@ -241,10 +241,13 @@ def _make_family(registry: Registry, config: Mapping[str, Any], folder: Path) ->
         if made is not None:
             return made
     installed = {p.distribution for p in registry.plugins if not p.failure}
-    do = f"run: pip install {plugin}" if plugin and plugin not in installed else "install the plugin of its family"
-    raise ModelNotFound(
-        f"checkpoint {folder}", f"no plugin owns a config.json with model_type {model_type}", do
-    )
+    why = f"no plugin owns a config.json with model_type {model_type}"
+    if plugin:
+        do = f"run: pip install {plugin}" if plugin not in installed else "install the plugin of its family"
+    else:
+        why += ", and this transformers has no model of it for pictures and text"
+        do = "take a vision-language model, update transformers, or install the plugin of its family"
+    raise ModelNotFound(f"checkpoint {folder}", why, do)
 
 
 def find_plugin(config: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from vlcore.family import FamilyOption, ModelFamily
 from vlcore.messages import user
 from vlcore.model import build_frontend
 from vlcore.native.media import NativeMedia
-from vlcore.resolve import Checkpoint, open_checkpoint, resolve_model
+from vlcore.resolve import Checkpoint, open_checkpoint, read_json, resolve_model
 
 
 def write_config(folder: Path, **config: Any) -> Path:
@@ -52,6 +52,23 @@ def test_options_are_those_of_the_image_processor(native_folder: Callable[[str],
                      "idefics3": ["num_frames", "do_image_splitting"]}
 
 
+def test_options_are_found_where_transformers_saves_a_whole_processor_in_one_file(
+    native_folder: Callable[[str], Path], use_plugins: Any, tmp_path: Path
+) -> None:
+    use_plugins()
+    found = {}
+    for model_type in ("qwen2_vl", "gemma3"):
+        folder = shutil.copytree(native_folder(model_type), tmp_path / model_type)
+        (folder / "preprocessor_config.json").unlink()
+        pictures = open_checkpoint(native_folder(model_type)).processor.image_processor.to_dict()
+        saved = {**read_json(folder / "processor_config.json"), "image_processor": pictures}
+        (folder / "processor_config.json").write_text(json.dumps(saved))
+        found[model_type] = [option.name for option in open_checkpoint(folder).family.options]
+        assert len(build_frontend(open_checkpoint(folder)).encode([user("What?", [])]))
+    assert found == {"qwen2_vl": ["num_frames", "min_pixels", "max_pixels"],
+                     "gemma3": ["num_frames", "do_pan_and_scan"]}
+
+
 @pytest.mark.parametrize(("config", "error"), [
     ({"model_type": "florence2", "is_encoder_decoder": True},
      "models of type florence2 do not answer as others do: it has an encoder and a decoder; take another model, or"),
@@ -59,7 +76,8 @@ def test_options_are_those_of_the_image_processor(native_folder: Callable[[str],
     ({"model_type": "llava", "mm_projector_type": "linear"}, "no plugin owns a config.json with model_type llava; run: "
      "pip install vlcore-yi-vl"),
     ({"model_type": "multi_modality"}, "run: pip install vlcore-deepseek-vl"),
-    ({"model_type": "bert"}, "no plugin owns a config.json with model_type bert; install the plugin of its family"),
+    ({"model_type": "bert"}, "no plugin owns a config.json with model_type bert, and this transformers has no "
+     "model of it for pictures and text; take a vision-language model, update transformers, or install the plugin of"),
 ])
 def test_what_is_not_loaded_says_why(config: dict[str, Any], error: str, use_plugins: Any, tmp_path: Path) -> None:
     use_plugins()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from vlcore.messages import Message, make_message, user
 from vlcore.model import Frontend, build_frontend
 from vlcore.native.kinds import KINDS
 from vlcore.native.talk import TAGS
-from vlcore.resolve import resolve_model
+from vlcore.resolve import read_json, resolve_model
 
 TALK = (user("What is this? "), make_message("assistant", " A cat.\n"), user("And this?"),
         make_message("assistant", "Two cats."))
@@ -196,6 +197,11 @@ def test_a_checkpoint_without_a_chat_template_says_what_to_do(with_template: Cal
         with_template("idefics3", "")
 
 
+def test_a_chat_template_that_is_no_jinja_is_named_with_its_line(with_template: Callable[[str, str], Frontend]) -> None:
+    with pytest.raises(CheckpointError, match=r"idefics3: its chat template cannot be read \(line 2: .*; copy it"):
+        with_template("idefics3", "{{ bos_token }}\n{{ messages")
+
+
 def test_paligemma_needs_no_chat_template(
     with_template: Callable[[str, str], Frontend], native_frontend: Open, pictures: list[Any]
 ) -> None:
@@ -216,3 +222,16 @@ def test_ends_of_generation_config_end_an_answer(native_folder: Callable[[str], 
     again = build_frontend(resolve_model(LoadConfig(model=str(folder))))
     assert again.template.stop.tokens == ("<eos>", "<bos>", "<end_of_turn>")
     assert frontend.template.stop.tokens == ("<eos>", "<end_of_turn>")
+
+
+def test_an_end_that_the_vocabulary_lacks_ends_no_answer(native_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "paligemma"
+    shutil.copytree(native_folder("paligemma"), folder)
+    settings = read_json(folder / "tokenizer_config.json")
+    del settings["eos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = read_json(folder / "config.json")
+    config["eos_token_id"] = config["text_config"]["eos_token_id"] = 100_000
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="nothing names a token that ends an answer"):
+        build_frontend(resolve_model(LoadConfig(model=str(folder))))

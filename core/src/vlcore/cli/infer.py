@@ -66,11 +66,11 @@ def _name_given(config: InferConfig, names: Sequence[str], why: str) -> Iterator
 def open_checkpoint_or_model(config: InferConfig) -> VLModel:
     """The model of `--ckpt_dir`, else of `--model` and `--model_type`."""
     from vlcore.checkpoint import RUN_FILE, read_run
-    from vlcore.model import open_model
+    from vlcore.model import adopt_options, open_model
 
     load = pick(LoadConfig, config)
     if not config.ckpt_dir:
-        return open_model(load)
+        return open_model(adopt_options(load))
     if not (Path(config.ckpt_dir) / RUN_FILE).is_file():
         return open_model(replace(load, model=config.ckpt_dir))
     run = read_run(config.ckpt_dir)

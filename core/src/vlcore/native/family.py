@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from vlcore.errors import ModelNotFound
 from vlcore.family import ConfigJson, FamilyOption, ModelFamily
 from vlcore.native.talk import TAGS
 from vlcore.resolve import read_json
 
-#: Settings of image processors that users may choose, by their names in `preprocessor_config.json`.
+#: Settings of image processors that users may choose, by the names they have there.
 OPTIONS: Mapping[str, FamilyOption] = MappingProxyType({option.name: option for option in (
     FamilyOption(name="min_pixels", kind=int, minimum=1, help="Least pixels of a picture as the model sees it."),
     FamilyOption(name="max_pixels", kind=int, minimum=1, help="Most pixels of a picture as the model sees it."),
@@ -55,8 +56,19 @@ def make_family(config: ConfigJson, folder: Path) -> ModelFamily | None:
 
 def list_options(folder: Path) -> tuple[FamilyOption, ...]:
     """The options that a checkpoint's image processor has, told from its settings."""
-    settings = folder / "preprocessor_config.json"
-    given = read_json(settings) if settings.is_file() else {}
-    # Patches that are merged by squares are limited by their pixels, which newer files write as a size.
-    known = {*given, *(("min_pixels", "max_pixels") if "merge_size" in given else ())}
+    given = read_pictures(folder)
+    # What files name otherwise, or leave out where it is the default: patches that are merged by squares are limited
+    # by their pixels, which newer files write as a size.
+    scans = str(given.get("image_processor_type")).startswith("Gemma3")
+    known = {*given, *(("min_pixels", "max_pixels") if "merge_size" in given else ()),
+             *(("do_pan_and_scan",) if scans else ())}
     return (FRAMES, *(option for name, option in OPTIONS.items() if name in known))
+
+
+def read_pictures(folder: Path) -> Mapping[str, Any]:
+    """Settings of a checkpoint's image processor: in the file of the processor, or their own."""
+    whole, own = folder / "processor_config.json", folder / "preprocessor_config.json"
+    inner = read_json(whole).get("image_processor") if whole.is_file() else None
+    if isinstance(inner, dict):
+        return inner
+    return read_json(own) if own.is_file() else {}

@@ -98,11 +98,17 @@ class NativeTemplate:
         """What the chat template writes.
 
         Raises:
+            CheckpointError: for a chat template that is no Jinja.
             UsageError: when it refuses the conversation.
         """
+        from jinja2 import TemplateSyntaxError
+
         try:
             written: str = self.processor.apply_chat_template(
                 [dict(message) for message in plain], tokenize=False, add_generation_prompt=open_turn)
+        except TemplateSyntaxError as error:
+            why = f"its chat template cannot be read (line {error.lineno}: {first_line(error)})"
+            raise CheckpointError(f"checkpoint {self.processor.folder}", why, "copy it again") from error
         except Exception as error:
             # What a template raises, or what Jinja or Python raise within it, is about the conversation.
             roles = ", ".join(str(message["role"]) for message in plain)
@@ -291,10 +297,11 @@ def find_ends(tokenizer: Any, config: Any, folder: Path) -> tuple[str, ...]:
     text = config.get_text_config(decoder=True)
     ids = [number for found in (tokenizer.eos_token_id, named, getattr(text, "eos_token_id", None)) if found is not None
            for number in (found if isinstance(found, list) else [found])]
-    if not ids:
+    names = tuple(dict.fromkeys(name for name in tokenizer.convert_ids_to_tokens(ids) if name is not None))
+    if not names:
         raise CheckpointError(f"checkpoint {folder}", "nothing names a token that ends an answer",
                               "name it as eos_token in tokenizer_config.json")
-    return tuple(dict.fromkeys(name for name in tokenizer.convert_ids_to_tokens(ids) if name is not None))
+    return names
 
 
 def add_stop(template: NativeTemplate) -> NativeTemplate:

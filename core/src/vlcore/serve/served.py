@@ -10,7 +10,7 @@ from typing import Any
 from vlcore.checkpoint import ADAPTER_CONFIG, RUN_FILE, load_adapter, read_run
 from vlcore.config import LoadConfig, pick
 from vlcore.errors import UsageError
-from vlcore.model import Frontend, VLModel, build_frontend, resolve_adapted
+from vlcore.model import Frontend, VLModel, adopt_options, build_frontend, resolve_adapted
 from vlcore.resolve import resolve_model
 from vlcore.serve.settings import ServeConfig
 
@@ -72,7 +72,7 @@ def find_adapters(config: ServeConfig) -> tuple[LoadConfig, Mapping[str, Path]]:
     elif (given / ADAPTER_CONFIG).is_file():
         own = given
     if own is None:
-        return load, folders
+        return adopt_options(load), folders
     if own.name in folders:
         raise UsageError(f"--adapter {own.name}", "the checkpoint has this name", "give it another name")
     # The folder of an adapter is no model: the one it names is loaded.
