@@ -167,7 +167,7 @@ def test_a_single_question_of_yis_script_is_answered(run: Callable[..., str], tm
 def test_options_of_the_page_for_users_of_ms_swift_are_there() -> None:
     page = (Path(__file__).parents[2] / "docs" / "migration.md").read_text("utf8")
     here = "".join(line.split(" | ")[1] for line in page.splitlines() if line.startswith("| `"))
-    commands = [cli.get_command(click.Context(cli), name) for name in ("infer", "sft", "export")]
+    commands = [cli.get_command(click.Context(cli), name) for name in ("infer", "sft", "export", "serve")]
     known = {name for command in commands if command for option in command.params for name in option.opts}
     named = {word.replace("-", "_").replace("__", "--", 1) for word in re.findall(r"--[a-z][\w-]+", here)}
     assert named and named <= known

@@ -7,7 +7,7 @@ import pytest
 import torch
 import vlcore
 from vlcore.config import GenerateConfig
-from vlcore.generate import StopCriterion, settled_text
+from vlcore.generate import Pieces, StopCriterion, settled_text
 from vlcore.messages import user
 from vlcore.model import VLModel
 from vlcore.template import ChatTemplate, Stop
@@ -39,6 +39,14 @@ def test_streamed_pieces_join_to_the_reply(model: VLModel) -> None:
             reply = end.value
             break
     assert text == reply.text == model.chat("What is this?", [CAT], settings=SHORT).text
+
+
+def test_pieces_hold_back_what_a_later_token_may_change(model: VLModel) -> None:
+    pieces, tokenizer = Pieces(model.frontend), model.frontend.tokenizer
+    ids = tokenizer.encode("Grün, 猫 and 👋🏽.")
+    shown = [pieces.add(token) for token in ids]
+    assert not any("\ufffd" in piece for piece in shown) and "" in shown
+    assert "".join(shown) + pieces.close("Grün, 猫 and 👋🏽. Bye") == "Grün, 猫 and 👋🏽. Bye"
 
 
 def test_leaving_a_stream_early_ends_its_thread(model: VLModel) -> None:

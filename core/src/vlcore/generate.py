@@ -322,20 +322,37 @@ def stream_answer(
         thread.join()
 
 
+class Pieces:
+    """The text of an answer that grows, as it is handed on piece by piece."""
+
+    def __init__(self, frontend: Frontend) -> None:
+        self.template, self.shown, self.written = frontend.template, "", Detokenizer(frontend.tokenizer)
+
+    def add(self, *tokens: int) -> str:
+        """What may be shown besides, now that these tokens have come; often nothing."""
+        return self.close(settled_text(self.template, self.written.add(*tokens)))
+
+    def close(self, text: str) -> str:
+        """What of a text has not been shown; nothing when it does not begin with what has."""
+        if not text.startswith(self.shown):
+            return ""
+        piece, self.shown = text[len(self.shown) :], text
+        return piece
+
+
 def read_pieces(queue: SimpleQueue[Any], frontend: Frontend) -> Generator[str, None, Reply]:
     """The text of tokens that come through a queue, piece by piece, until the reply or an error comes.
 
     Between two pieces lie some milliseconds: each costs the thread that computes tokens a little of its time.
     """
-    shown, written = "", Detokenizer(frontend.tokenizer)
+    pieces = Pieces(frontend)
     while True:
         tokens, end = take_all(queue)
         if isinstance(end, BaseException):
             raise end
-        text = end.text if end is not None else settled_text(frontend.template, written.add(*tokens))
-        if text.startswith(shown) and len(text) > len(shown):
-            yield text[len(shown) :]
-            shown = text
+        piece = pieces.close(end.text) if end is not None else pieces.add(*tokens)
+        if piece:
+            yield piece
         if end is not None:
             return end
         sleep(PAUSE)
