@@ -31,7 +31,7 @@ def find_first_question() -> list[str]:
 
 def main(wheels: Path) -> None:
     """The command line; ends with the exit code of what fails."""
-    files = [next(iter(wheels.glob(f"{name}-*.whl")), None) for name in FIRST]
+    files = [next(iter(wheels.resolve().glob(f"{name}-*.whl")), None) for name in FIRST]
     if None in files:
         sys.exit(f"clean_install: {wheels} lacks a wheel of {' or '.join(FIRST)}; run .ci/wheels.py")
     with tempfile.TemporaryDirectory() as temporary:
