@@ -11,4 +11,4 @@ def test_the_benchmark_of_talks_prints_its_figures() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--small"], capture_output=True, text=True, check=True)
     first, decoding = done.stdout.splitlines()
     assert first.startswith("first token of turn 3, ") and first.endswith(" times")
-    assert decoding.startswith("decoding, tokens a second: chat ") and decoding.endswith(" of transformers")
+    assert decoding.startswith("decoding, tokens a second: chat ") and decoding.endswith(" of it streamed")
