@@ -129,8 +129,7 @@ def check_media(subject: Subject) -> None:
             raise Fault(given, "positions of media are trained", "leave media segments untrained")
         tiles = sum(sum(plan.tiles) for plan in layout.plans)
         sizes = {key: len(tensor) for key, tensor in example.pixels.items()}
-        # What transformers' own processors plan is the core's, and counts pictures.
-        if layout.plans and not subject.family.native and tiles not in sizes.values():
+        if layout.plans and tiles not in sizes.values():
             raise Fault(given, f"{tiles} tiles are planned, loaded are {sizes}",
                         "let Plan.tiles count the rows of the tensors that load() gives")
 
