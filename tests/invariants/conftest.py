@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from vlcore.config import SftConfig
+from vlcore.media import normalise
+from vlcore.model import Frontend
+from vlcore.train.loss import sum_loss
 
 COLOURS = ["red", "green", "blue", "yellow", "white"]
 
@@ -54,3 +58,18 @@ def make_config(release: Path, rows: Path, tmp_path: Path) -> Callable[..., SftC
         "learning_rate": 1e-3, "lora_dropout_p": 0.0, "dataset_test_ratio": 0.2, "report_to": ("none",),
     }
     return lambda **given: SftConfig(**{**usual, **given})
+
+
+def measure(
+    frontend: Frontend, model: Any, batches: Sequence[dict[str, torch.Tensor]]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """The mean loss over batches and the gradients of all weights."""
+    model.zero_grad(set_to_none=True)
+    sums = []
+    for batch in batches:
+        inputs = normalise(frontend.media, batch)
+        labels = inputs.pop("labels")
+        sums.append(sum_loss(model(**inputs).logits, labels))
+    loss = sum(loss for loss, _ in sums) / sum(count for _, count in sums)
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

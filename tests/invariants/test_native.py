@@ -26,8 +26,9 @@ from vlcore.native.tiny import write_tiny
 from vlcore.resolve import open_checkpoint
 from vlcore.train.blank import collate_filled, make_blank
 from vlcore.train.learner import leave_cache
-from vlcore.train.loss import sum_loss
 from vlcore.train.packs import PROBE, check_apart, refuse_overlay
+
+from .conftest import measure
 
 #: Model types whose attention looks both ways within pictures or prompts.
 OVERLAID = {"paligemma", "gemma3"}
@@ -190,19 +191,6 @@ def make_examples(frontend: Frontend, rows: Path) -> list[Any]:
         frontend.encode([user(text, images), make_message("assistant", f"It is {text} red.")], train=True)
         for text, images in given
     ]
-
-
-def measure(frontend: Frontend, model: Any, batches: list[Any]) -> tuple[float, dict[str, torch.Tensor]]:
-    """Mean loss over all batches, and its gradients."""
-    model.zero_grad(set_to_none=True)
-    sums = []
-    for batch in batches:
-        inputs = normalise(frontend.media, batch)
-        labels = inputs.pop("labels")
-        sums.append(sum_loss(model(**inputs).logits, labels))
-    loss: Any = sum(loss for loss, _ in sums) / sum(count for _, count in sums)  # type: ignore[arg-type]
-    loss.backward()
-    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def assert_same(found: Any, expected: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,8 +25,9 @@ from vlcore.messages import Video, make_message, user
 from vlcore.model import Frontend, build_frontend
 from vlcore.resolve import open_checkpoint
 from vlcore.train.blank import collate_filled, make_blank
-from vlcore.train.loss import sum_loss
 from vlcore.train.packs import PROBE, check_apart, needs_flat
+
+from .conftest import measure
 
 MakeConfig = Callable[..., SftConfig]
 DATA = Path(__file__).parents[1] / "parity" / "data"
@@ -96,21 +97,6 @@ def make_examples(frontend: Frontend) -> list[Example]:
         film = Video(frames=tuple(vlcore.messages.Image(frame) for frame in paint(1, 2)))
         rows.append((user("What happens?", videos=[film]), "Nothing."))
     return [frontend.encode([ask, make_message("assistant", answer)], train=True) for ask, answer in rows]
-
-
-def measure(
-    frontend: Frontend, model: Any, batches: Sequence[dict[str, torch.Tensor]]
-) -> tuple[float, dict[str, torch.Tensor]]:
-    """The mean loss over batches and the gradients of all weights."""
-    model.zero_grad(set_to_none=True)
-    sums = []
-    for batch in batches:
-        inputs = normalise(frontend.media, batch)
-        labels = inputs.pop("labels")
-        sums.append(sum_loss(model(**inputs).logits, labels))
-    loss = sum(loss for loss, _ in sums) / sum(count for _, count in sums)
-    loss.backward()
-    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def assert_same(found: Any, expected: Any) -> None:
