@@ -10,7 +10,6 @@ from torch.distributed import get_world_size, is_initialized
 
 #: What a step of a model takes, besides switches, when nothing of a prompt but its cache is needed any longer.
 STEP_INPUTS = frozenset({"input_ids", "past_key_values", "attention_mask", "position_ids"})
-
 #: Settings that only a mixture of experts has.
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 

@@ -63,16 +63,18 @@ def load_model(checkpoint: Checkpoint, config: LoadConfig) -> PreTrainedModel:
 
     Raises:
         PluginError: when it has none, so that the owner must load the model.
+        CheckpointError: for a configuration that transformers cannot read.
     """
-    from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+    from vlcore.native.processor import load_config
     from vlcore.weights import load_pretrained
 
     model_type = checkpoint.config.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise PluginError(f"hook load_model for {checkpoint.name}", f"plugin {checkpoint.owner} gives nothing, and "
                           f"transformers has no models of type {model_type}", "let the plugin's load_model return one")
-    native = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    native = load_config(checkpoint.folder)
     return load_pretrained(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(native)], native, checkpoint, config)
 
 
